@@ -1,0 +1,5 @@
+"""`python -m pewb`."""
+
+from pewb.cli import main
+
+main()

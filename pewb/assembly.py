@@ -1,0 +1,122 @@
+"""From a recipe's sections to something that can be trained: model, tokenizer, strategy, casts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pewb.anatomy import Anatomy
+from pewb.backbone import check_length, load_backbone, load_tokenizer, read_blueprint
+from pewb.device import Computing
+from pewb.errors import RefusedError
+from pewb.measurement.parameters import head_parameters
+from pewb.quantization import is_quantized, quantization_config
+from pewb.recipe import Quantization, Training
+from pewb.strategies import Strategy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Assembly:
+    """A backbone with its head, before (`load`) or after (`insert`) the strategy was applied."""
+
+    model: Any
+    tokenizer: Any
+    anatomy: Anatomy
+    computing: Computing
+    strategy: Strategy
+    notices: list[str]
+    """What the user should know of how the recipe was read."""
+
+
+def load(
+    name: str,
+    folder: Path,
+    labels: Sequence[str],
+    strategy: Strategy,
+    quantization: Quantization,
+    training: Training,
+    computing: Computing,
+    seed: int,
+) -> Assembly:
+    """Load the untouched model for `strategy`: quantised, cast and on its device, with a new head.
+
+    `name` is what the backbone is called where others may have it (PEFT writes it into what it saves).
+
+    Raises:
+        InputError: the backbone's files or `max_tokens` do not serve.
+        RefusedError: the strategy does not fit the architecture.
+    """
+    blueprint = read_blueprint(folder, labels, training.dropout)
+    anatomy = blueprint.anatomy
+    _refuse_unfit(strategy, anatomy)
+    check_length(blueprint, training.max_tokens, strategy.virtual_tokens())
+    tokenizer = load_tokenizer(blueprint, strategy.padding_side)
+    kept = [*strategy.trained_modules(anatomy), *anatomy.head]
+    torch.manual_seed(seed)
+    model = load_backbone(
+        blueprint, quantization_config(quantization, kept, computing.compute_type), computing.device, "sdpa"
+    )
+    model.name_or_path = model.config._name_or_path = name
+    _cast(model, kept, computing)
+    if quantization.kind == "none":
+        model.to(computing.device)
+    notices = _notices(strategy, anatomy)
+    return Assembly(model, tokenizer, anatomy, computing, strategy, notices)
+
+
+def insert(assembly: Assembly, gradient_checkpointing: bool, seed: int) -> None:
+    """Apply the strategy to the loaded model, in place; what is inserted is drawn from `seed`.
+
+    Raises:
+        RefusedError: a site of the strategy matches nothing.
+    """
+    torch.manual_seed(seed)
+    assembly.model = assembly.strategy.apply(assembly.model, assembly.anatomy)
+    assembly.model.to(assembly.computing.device)
+    if assembly.computing.precision != "bf16-true":
+        for parameter in assembly.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    if gradient_checkpointing:
+        # Non-reentrant: the frozen embeddings' outputs need no gradient, and nothing is silently left untrained.
+        assembly.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if hasattr(assembly.model.config, "use_cache"):
+        assembly.model.config.use_cache = False
+    trained = {id(parameter) for parameter in assembly.model.parameters() if parameter.requires_grad}
+    assert all(id(parameter) in trained for parameter in head_parameters(assembly.model, assembly.anatomy))
+
+
+def _refuse_unfit(strategy: Strategy, anatomy: Anatomy) -> None:
+    reason = strategy.refused_model_types.get(anatomy.model_type)
+    if anatomy.is_encoder_decoder and not reason:
+        reason = strategy.refuses_encoder_decoder
+    if reason:
+        raise RefusedError(
+            f"strategy '{strategy.kind}' does not fit '{anatomy.model_type}' models: {reason};"
+            " choose another strategy (pewb list strategies) or backbone"
+        )
+
+
+def _notices(strategy: Strategy, anatomy: Anatomy) -> list[str]:
+    fused = anatomy.fused(getattr(strategy, "targets", []))
+    if not fused:
+        return []
+    return [f"{', '.join(fused)}: {anatomy.model_type} computes them in one projection, which is adapted as a whole"]
+
+
+def _cast(model: nn.Module, trained_modules: Sequence[str], computing: Computing) -> None:
+    """Store frozen weights in the compute type; weights to be trained stay float32, unless everything is bf16-true."""
+    prefixes = tuple(name + "." for name in trained_modules)
+    for name, parameter in model.named_parameters():
+        if is_quantized(parameter):
+            continue
+        if computing.precision == "bf16-true" or not name.startswith(prefixes):
+            parameter.data = parameter.data.to(computing.compute_type)

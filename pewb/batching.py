@@ -1,0 +1,87 @@
+"""From texts to batches: tokenising, grouping by length, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_BATCHES_SORTED_TOGETHER = 50
+"""Length is sorted within so many batches at a time, so that batches differ from epoch to epoch."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The tokenised examples of one split."""
+
+    features: Any
+    """A `datasets.Dataset` with the tokenizer's columns."""
+    labels: list[int]
+    lengths: list[int]
+    """Tokens of each example, special ones included."""
+    num_cut: int
+    """Examples that were longer than `max_tokens`."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], labels: list[int], max_tokens: int) -> Encoded:
+    """Tokenise `texts` (singles or pairs), cutting each to `max_tokens` tokens."""
+    from datasets import Dataset
+
+    num_cut = 0
+
+    def tokenise(batch: dict[str, list[str]]) -> dict[str, Any]:
+        nonlocal num_cut
+        columns = [batch[name] for name in ("first", "second") if name in batch]
+        encoding = tokenizer(*columns, truncation=True, max_length=max_tokens)
+        if encoding.encodings is not None:
+            num_cut += sum(bool(one.overflowing) for one in encoding.encodings)
+        return dict(encoding)
+
+    columns = {"first": [one[0] for one in texts]}
+    if texts and len(texts[0]) > 1:
+        columns["second"] = [one[1] for one in texts]
+    table = Dataset.from_dict(columns)
+    features = table.map(tokenise, batched=True, remove_columns=list(columns), load_from_cache_file=False, keep_in_memory=True)
+    lengths = [len(ids) for ids in features["input_ids"]]
+    return Encoded(features, labels, lengths, num_cut)
+
+
+def collate(tokenizer: Any, data: Encoded, indices: Sequence[int], device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Return the model's inputs, each (batch, tokens) and padded to the longest, and the labels, (batch,)."""
+    columns = data.features[list(indices)]
+    inputs = tokenizer.pad(columns, return_tensors="pt")
+    labels = torch.tensor([data.labels[index] for index in indices])
+    return {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device)
+
+
+def shuffled_batches(lengths: Sequence[int], batch_size: int, generator: torch.Generator, bucketing: bool) -> list[list[int]]:
+    """Return one epoch's batches of example numbers, in random order; with `bucketing`, of like length.
+
+    The order depends on `generator` alone, so that every strategy sees the same batches.
+    """
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    if bucketing:
+        span = batch_size * _BATCHES_SORTED_TOGETHER
+        parts = [order[start : start + span] for start in range(0, len(order), span)]
+        order = [index for part in parts for index in sorted(part, key=lambda index: -lengths[index])]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def longest_first(batches: list[list[int]], lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Move the `count` batches that hold the most padded tokens to the front, so that memory peaks at once."""
+    size = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
+    front = sorted(range(len(batches)), key=lambda number: -size[number])[:count]
+    return [batches[number] for number in front] + [batch for number, batch in enumerate(batches) if number not in set(front)]
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield every example once, the longest first, for evaluation."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -1,0 +1,320 @@
+"""Records to rows: what one strategy cost and earned under the same conditions, over its seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Peak, Record, Status, Time
+
+_NOT_COMPARED = {"backbone", "task", "seeds", "seed", "engine", "track"}
+"""Sections of a resolved recipe that are compared by other means, or alter nothing."""
+_NOT_COMPARED_KEYS = {"training.precision", "device.kind", "device.threads"}
+
+
+class Row(BaseModel):
+    """One line of the leaderboard; what is named as in a record means the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str
+    backbone_digest: str | None
+    """SHA-256 over the digests of the backbone's files."""
+    task: str
+    test_digest: str | None
+    test_examples: int | None
+    majority_share: float | None
+    """What always answering with the most frequent test label would score."""
+    device: str | None
+    """Its kind: cpu, cuda, mps, xpu."""
+    device_names: list[str]
+
+    strategy: str
+    settings: str
+    quantization: str
+    precision: str | None
+    distinction: str
+    """Recipe keys that tell this row from others of the same settings; mostly empty."""
+    numerics_version: int
+    older_numerics: bool
+    """Whether pewb has computed differently since."""
+
+    seeds: list[int]
+    runs: list[str]
+    """Every run of this row, also those that a later run of the same seed stands for."""
+    records: list[str]
+    """Their files, relative to the folder of the results."""
+    status: Status
+    """`success` where any seed succeeded."""
+    reason: str | None
+    outcomes: dict[str, int]
+    """Number of seeds by status."""
+    warnings: list[str]
+
+    parameters: Parameters | None
+    trainable_share: float | None
+    memory: Memory
+    """The largest of any seed."""
+    time: Time
+    """The mean over seeds."""
+    shipped_bytes: int | None
+    main_metric: str | None
+    metrics: dict[str, Metric]
+    """The mean over seeds, with the interval of `pooled_metric`."""
+    baseline: dict[str, Metric]
+
+    @property
+    def main(self) -> Metric | None:
+        """The main metric's value."""
+        return self.metrics.get(self.main_metric) if self.main_metric else None
+
+
+class _Place(NamedTuple):
+    """What rows must share to be compared; None is not known."""
+
+    backbone: str
+    task: str
+    backbone_digest: str | None
+    test_digest: str | None
+    main_metric: str | None
+    device: str | None
+
+
+class _Conditions(NamedTuple):
+    """What runs must share, but for the seed, to be one row; None is not known."""
+
+    place: _Place
+    strategy: str
+    settings: str
+    quantization: str
+    numerics_version: int
+    recipe: str
+    task_digest: str | None
+    precision: str | None
+
+
+_Key = TypeVar("_Key", _Place, _Conditions)
+
+
+def rows_of(records: Iterable[Record]) -> list[Row]:
+    """Return one row per backbone, task, test set, kind of device, strategy, settings and recipe, over its seeds.
+
+    A run that ended before its test set, its device or its precision was known (it was refused, or failed early) joins
+    the one place and row that agree with what is known of it; where there are several, or none, it stands alone.
+    """
+    ordered = sorted(records, key=lambda record: record.run)
+    places = _completed([_place(record) for record in ordered], ordered)
+    conditions = [_conditions(record, place) for record, place in zip(ordered, places, strict=True)]
+    members: dict[_Conditions, list[Record]] = defaultdict(list)
+    for key, record in zip(_completed(conditions, ordered), ordered, strict=True):
+        members[key].append(record)
+    newest = max([NUMERICS_VERSION, *(record.numerics_version for record in ordered)])
+    distinctions = _distinctions(members)
+    return [_row(key, runs, newest, distinctions.get(key, "")) for key, runs in members.items()]
+
+
+def pooled_metric(name: str, metrics: Sequence[Metric]) -> Metric:
+    """Return the mean of one metric over seeds, with its 95 % interval.
+
+    One seed: the run's own interval. Several seeds: below and above the mean separately, `sqrt(test² + seed²)`, where
+    `test` is the mean half-width of the runs' own intervals (every seed is tested on the same examples, so averaging
+    does not shrink it) and `seed` is Student's t (0.975, n - 1 degrees of freedom) times the standard error over the n
+    seeds. The interval is clipped to the metric's range where that is known.
+    """
+    if len(metrics) == 1:
+        return metrics[0]
+    from scipy.special import stdtrit  # the quantile of scipy.stats.t, at a tenth of the import time
+
+    values = [metric.value for metric in metrics]
+    mean = statistics.fmean(values)
+    seed = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+    below = math.hypot(statistics.fmean(max(0.0, metric.value - metric.low) for metric in metrics), seed)
+    above = math.hypot(statistics.fmean(max(0.0, metric.high - metric.value) for metric in metrics), seed)
+    lowest, highest = _range(name)
+    low, high = min(mean, max(lowest, mean - below)), max(mean, min(highest, mean + above))
+    return Metric(
+        value=mean, low=low, high=high, interval=f"{metrics[0].interval} and Student t over {len(values)} seeds"
+    )
+
+
+def _range(name: str) -> tuple[float, float]:
+    if "correlation" in name or name in ("pearson", "spearman", "cohen_kappa"):
+        return -1.0, 1.0
+    if "accuracy" in name or "f1" in name or name in ("precision", "recall"):
+        return 0.0, 1.0
+    return -math.inf, math.inf
+
+
+def _place(record: Record) -> _Place:
+    return _Place(
+        backbone=record.backbone,
+        task=record.task,
+        backbone_digest=_digest(record, "backbone"),
+        test_digest=record.data.get("test_digest"),
+        main_metric=record.main_metric,
+        device=record.device.kind if record.device else None,
+    )
+
+
+def _conditions(record: Record, place: _Place) -> _Conditions:
+    return _Conditions(
+        place=place,
+        strategy=record.strategy,
+        settings=record.settings,
+        quantization=record.quantization,
+        numerics_version=record.numerics_version,
+        recipe=json.dumps(dict(_compared_keys(record.recipe_resolved)), sort_keys=True),
+        task_digest=_digest(record, "task"),
+        precision=record.precision,
+    )
+
+
+def _digest(record: Record, kind: str) -> str | None:
+    """Return one digest over the contents of an asset's files, whatever the source calls them."""
+    contents = sorted({digest for asset in record.assets if asset.kind == kind for digest in asset.digests.values()})
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest() if contents else None
+
+
+def _compared_keys(recipe: dict[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield the dotted keys of a resolved recipe, less those that are null or need not be equal within a row."""
+    for key, value in recipe.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict) and name not in _NOT_COMPARED:
+            yield from _compared_keys(value, f"{name}.")
+        elif value is not None and name not in _NOT_COMPARED | _NOT_COMPARED_KEYS:
+            yield name, value
+
+
+def _completed(keys: list[_Key], records: list[Record]) -> list[_Key]:
+    """Return the keys; that of a run without success gives way to the one fullest key that agrees with it."""
+    known = set(keys)
+    return [
+        key if record.status == "success" else _fullest(key, known) for key, record in zip(keys, records, strict=True)
+    ]
+
+
+def _fullest(key: _Key, known: Collection[_Key]) -> _Key:
+    if None not in key:
+        return key
+    fuller = [other for other in known if _says_more(other, key)]
+    fullest = [one for one in fuller if not any(_says_more(other, one) for other in fuller)]
+    return fullest[0] if len(fullest) == 1 else key
+
+
+def _says_more(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return one != other and all(theirs is None or theirs == ours for ours, theirs in zip(one, other, strict=True))
+
+
+def _distinctions(keys: Iterable[_Conditions]) -> dict[_Conditions, str]:
+    """Return, for rows that would look alike, the recipe keys in which they differ."""
+    alike: dict[tuple[Any, ...], list[_Conditions]] = defaultdict(list)
+    for key in keys:
+        alike[(*key[:5], key.precision)].append(key)
+    told = {}
+    for group in alike.values():
+        facts = {key: json.loads(key.recipe) | {"training data": (key.task_digest or "unknown")[:8]} for key in group}
+        names = sorted({name for values in facts.values() for name in values})
+        differing = [name for name in names if len({json.dumps(values.get(name)) for values in facts.values()}) > 1]
+        for key, values in facts.items():
+            told[key] = ", ".join(f"{name}={_shown(values.get(name))}" for name in differing)
+    return told
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _row(key: _Conditions, records: list[Record], newest: int, distinction: str) -> Row:
+    counted = _counted(records)
+    successes = [record for record in counted if record.status == "success"]
+    evidence = successes or counted
+    outcomes = Counter(record.status for record in counted)
+    failures = [record for record in counted if record.status != "success"]
+    status = "success" if successes else min(outcomes, key=lambda one: (-outcomes[one], one))
+    reasons = [record.reason for record in failures if record.reason and (successes or record.status == status)]
+    parameters = _first(record.parameters for record in evidence)
+    return Row(
+        **key.place._asdict(),
+        test_examples=_first(record.data.get("test_examples") for record in evidence),
+        majority_share=_first(record.data.get("majority_share") for record in evidence),
+        device_names=sorted({record.device.name for record in counted if record.device}),
+        strategy=key.strategy,
+        settings=key.settings,
+        quantization=key.quantization,
+        precision=key.precision,
+        distinction=distinction,
+        numerics_version=key.numerics_version,
+        older_numerics=key.numerics_version < newest,
+        seeds=[record.seed for record in counted],
+        runs=[record.run for record in records],
+        records=[f"{record.run}.json" for record in records],
+        status=status,
+        reason=reasons[0] if reasons else None,
+        outcomes=dict(sorted(outcomes.items())),
+        warnings=_warnings(evidence),
+        parameters=parameters,
+        trainable_share=parameters.trainable / parameters.total if parameters and parameters.total else None,
+        memory=_largest_memory([record.memory for record in evidence]),
+        time=_mean_time([record.time for record in evidence]),
+        shipped_bytes=max(
+            (record.shipped_bytes for record in evidence if record.shipped_bytes is not None), default=None
+        ),
+        metrics=_pooled_metrics([record.metrics for record in successes]),
+        baseline=_pooled_metrics([record.baseline for record in evidence]),
+    )
+
+
+def _counted(records: list[Record]) -> list[Record]:
+    """Return one record per seed: the one that finished last (one that was cancelled only if there is no other)."""
+    by_seed = {}
+    for record in sorted(records, key=lambda record: (record.status != "cancelled", record.finished_at, record.run)):
+        by_seed[record.seed] = record
+    return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _warnings(records: list[Record]) -> list[str]:
+    """Return the warnings in the order they came, with the number of seeds where it was not all of them."""
+    given = Counter(text for record in records for text in dict.fromkeys(record.warnings))
+    return [
+        text if count == len(records) else f"{text} ({count} of {len(records)} seeds)" for text, count in given.items()
+    ]
+
+
+def _pooled_metrics(runs: list[dict[str, Metric]]) -> dict[str, Metric]:
+    values: dict[str, list[Metric]] = defaultdict(list)
+    for metrics in runs:
+        for name, metric in metrics.items():
+            values[name].append(metric)
+    return {name: pooled_metric(name, values[name]) for name in sorted(values)}
+
+
+def _largest_memory(memories: list[Memory]) -> Memory:
+    return Memory(
+        train=Peak(**_over_fields([memory.train for memory in memories], max)),
+        evaluation=Peak(**_over_fields([memory.evaluation for memory in memories], max)),
+    )
+
+
+def _mean_time(times: list[Time]) -> Time:
+    return Time(**_over_fields(times, statistics.fmean))
+
+
+def _over_fields(sections: Sequence[BaseModel], reduce: Callable[[list[Any]], Any]) -> dict[str, Any]:
+    """Return each field of the sections reduced to one value over those that measured it, or None if none did."""
+    values: dict[str, list[Any]] = defaultdict(list)
+    for section in sections:
+        for name, value in section:
+            if value is not None:
+                values[name].append(value)
+    return {name: reduce(measured) for name, measured in values.items()}

@@ -1,0 +1,29 @@
+"""From a recipe to runs, each in its own process, and their records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pewb.recipe import LoadedRecipe
+from pewb.record import Record
+from pewb.reporting import Reporter, Silent
+
+
+
+__all__ = ["prepare", "run"]
+
+
+def run(loaded: LoadedRecipe, results: str | Path = "results", reporter: Reporter | None = None) -> list[tuple[Record, Path]]:
+    """Do every run of a recipe, one after another, and return each record with its path.
+
+    A run that fails or does not fit is a record that says so; the others go on.
+
+    Raises:
+        InputError: the recipe or what it names does not serve.
+    """
+    reporter = reporter or Silent()
+    done = []
+    for job in prepare(loaded, Path(results), reporter):
+        reporter.notice(f"run {job.run}")
+        done.append(run_in_process(job, reporter))
+    return done

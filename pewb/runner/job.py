@@ -1,0 +1,78 @@
+"""One run to be done: everything its process needs, as a JSON document."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pewb.recipe import Recipe, TaskTable
+from pewb.record import AssetRecord, Record, Status
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Job(BaseModel):
+    """A run, resolved: local files, one seed, one backbone, one task."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str
+    identity: str
+    results: Path
+    seed: int
+    backbone: str
+    backbone_public_name: str
+    backbone_folder: Path
+    task_name: str
+    task: TaskTable
+    task_folder: Path
+    recipe: Recipe
+    recipe_given: dict[str, Any]
+    recipe_resolved: dict[str, Any]
+    assets: list[AssetRecord]
+    notices: list[str]
+    started_at: str
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the trained weights go."""
+        return self.results / "models" / self.run
+
+    @property
+    def log_file(self) -> Path:
+        """Where the libraries' own output goes."""
+        return self.results / "logs" / f"{self.run}.log"
+
+    def record(self, status: Status, **measured: Any) -> Record:
+        """Return the run's record, with what was `measured`; `warnings` are added to the job's notices."""
+        strategy = self.recipe.chosen
+        training = self.recipe.training
+        settings = [strategy.describe(), f"lr {training.learning_rate:g}", f"{training.epochs} epochs"]
+        if training.max_steps:
+            settings.append(f"at most {training.max_steps} steps")
+        warnings = [*self.notices, *measured.pop("warnings", [])]
+        return Record(
+            run=self.run,
+            identity=self.identity,
+            status=status,
+            warnings=warnings,
+            started_at=self.started_at,
+            finished_at=now(),
+            backbone=self.backbone,
+            task=self.task_name,
+            strategy=strategy.kind,
+            settings=", ".join(text for text in settings if text),
+            quantization=str(self.recipe.quantization),
+            seed=self.seed,
+            recipe_given=self.recipe_given,
+            recipe_resolved=self.recipe_resolved,
+            assets=self.assets,
+            main_metric=self.task.main_metric,
+            **measured,
+        )

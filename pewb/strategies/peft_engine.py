@@ -1,0 +1,35 @@
+"""PEFT as the engine: what the strategies that PEFT implements have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pewb.strategies.strategy import Strategy
+
+if TYPE_CHECKING:
+    from pewb.anatomy import Anatomy
+
+
+class PeftStrategy(Strategy):
+    """A strategy that PEFT implements: saved and loaded in PEFT's own format, so that plain PEFT reads it."""
+
+    def peft_config(self, anatomy: Anatomy) -> Any:
+        """Return PEFT's configuration for this strategy on a model with `anatomy`."""
+        raise NotImplementedError
+
+    def apply(self, model: Any, anatomy: Anatomy) -> Any:
+        """Freeze `model` and let PEFT insert the adapter; the head becomes a trained copy."""
+        from peft import get_peft_model
+
+        return get_peft_model(model, self.peft_config(anatomy))
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write PEFT's `adapter_model.safetensors` (the head is in it) and `adapter_config.json`."""
+        model.save_pretrained(folder)
+
+    def load(self, model: Any, anatomy: Anatomy, folder: Path) -> Any:
+        """Return `model` with the adapter in `folder`, trainable."""
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, folder, is_trainable=True)

@@ -1,0 +1,54 @@
+"""Prefix tuning: trained keys and values before every layer's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pewb.strategies.peft_engine import PeftStrategy
+
+if TYPE_CHECKING:
+    from pewb.anatomy import Anatomy
+
+_NO_CACHE = "PEFT hands the prefix over as past keys and values, and the architecture has none"
+
+
+class PrefixTuning(PeftStrategy):
+    """Train virtual keys and values P_k, P_v of each attention: attn(Q, [P_k; K], [P_v; V]).
+
+    Li & Liang 2021, equation 3; as P-tuning v2 (Liu et al. 2022) without reparametrisation. A random prefix is read
+    from the first step on, so the model does not start as the backbone.
+    """
+
+    kind: Literal["prefix_tuning"] = "prefix_tuning"
+    num_virtual_tokens: int = Field(default=20, ge=1)
+
+    trains: ClassVar[str] = "keys and values before every layer's"
+    paper: ClassVar[str] = "Li & Liang 2021, arXiv:2101.00190"
+    default_learning_rate: ClassVar[float] = 1e-2
+    learning_rate_source: ClassVar[str] = "Liu et al. 2022 (P-tuning v2), appendix B: 5e-3 to 1e-2 on classification"
+    starts_as_backbone: ClassVar[bool] = False
+    supports_gradient_checkpointing: ClassVar[bool] = False
+    refused_model_types: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("albert", "deberta", "deberta-v2", "distilbert", "modernbert", "mpnet"), _NO_CACHE
+    )
+    refuses_encoder_decoder: ClassVar[str] = (
+        "PEFT has no prefix for the classification head of an encoder-decoder: its forward fails"
+    )
+
+    def describe(self) -> str:
+        """Return the prefix's length."""
+        return f"{self.num_virtual_tokens} tokens"
+
+    def virtual_tokens(self) -> int:
+        """Return the prefix's length: architectures with position tables number the text after it."""
+        return self.num_virtual_tokens
+
+    def peft_config(self, anatomy: Anatomy) -> Any:
+        """Return the `PrefixTuningConfig`."""
+        from peft import PrefixTuningConfig
+
+        return PrefixTuningConfig(
+            task_type="SEQ_CLS", num_virtual_tokens=self.num_virtual_tokens, modules_to_save=list(anatomy.head)
+        )

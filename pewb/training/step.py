@@ -1,0 +1,70 @@
+"""One optimizer step: micro-batches, a loss normalised over the whole batch, clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from pewb.batching import Encoded, collate
+from pewb.errors import TrainingError
+from pewb.recipe import Training
+
+
+@dataclass
+class Stepper:
+    """Takes optimizer steps over batches of `data`."""
+
+    model: Any
+    tokenizer: Any
+    data: Encoded
+    optimizer: Any
+    accelerator: Any
+    training: Training
+    micro_batch_size: int
+
+    def step(self, batch: Sequence[int]) -> float:
+        """Take one step over the examples `batch` and return their mean loss.
+
+        The sum of the examples' losses is divided by the size of the whole batch in every micro-batch, so that splitting
+        does not change the gradient.
+
+        Raises:
+            TrainingError: the loss is not a number.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.accelerator.device)
+        for start in range(0, len(batch), self.micro_batch_size):
+            indices = batch[start : start + self.micro_batch_size]
+            inputs, labels = collate(self.tokenizer, self.data, indices, self.accelerator.device)
+            with self.accelerator.autocast():
+                logits = self.model(**inputs).logits
+            losses = functional.cross_entropy(
+                logits.float(), labels, reduction="sum", label_smoothing=self.training.label_smoothing
+            )
+            loss = losses / len(batch)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        mean = float(total)
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"the loss became {mean}: try a lower training.learning_rate (it is {self.training.learning_rate:g}), more"
+                " training.warmup_ratio, or training.precision = \"fp32\""
+            )
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.accelerator.clip_grad_norm_(trained, self.training.max_grad_norm)
+        self.optimizer.step()
+        return mean
+
+    def halve(self) -> bool:
+        """Halve the micro-batch after running out of memory; False if one example at a time was too much."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.micro_batch_size == 1:
+            return False
+        self.micro_batch_size = (self.micro_batch_size + 1) // 2
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True

@@ -1,0 +1,49 @@
+"""Quantities with units, as text: sizes in binary units, counts, durations."""
+
+import re
+
+from pewb.errors import InputError
+
+_FACTORS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_FACTORS |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def parse_bytes(text: str | int) -> int:
+    """Return the number of bytes that `text` ("8GiB", "500 MB", or a plain number) stands for.
+
+    Raises:
+        InputError: the text is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]*)\s*", str(text), re.ASCII)
+    factor = _FACTORS.get(match[2].lower() or "b") if match else None
+    if match is None or factor is None:
+        raise InputError(f"'{text}' is not a size; write a number and a unit, such as '8GiB' or '500MB'")
+    return int(match[1]) * factor if match[1].isdigit() else int(float(match[1]) * factor)
+
+
+def format_bytes(count: int | None) -> str:
+    """Return a size in GiB or MiB ("1.25 GiB"), or "–" where it was not measured."""
+    if count is None:
+        return "–"
+    if count >= 1023.95 * 2**20:
+        return f"{count / 2**30:.2f} GiB"
+    if count >= 1023.95 * 2**10:
+        return f"{count / 2**20:.1f} MiB"
+    return f"{count / 2**10:.1f} KiB"
+
+
+def format_count(count: int | None) -> str:
+    """Return a count with thousands separators, or "–" where it is unknown."""
+    return "–" if count is None else f"{count:,}"
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Return a duration as "48 s", "3 min 05 s" or "2 h 07 min", or "–" where it is unknown."""
+    if seconds is None:
+        return "–"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,222 @@
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from pewb.leaderboard import rows_of
+from pewb.leaderboard.rows import pooled_metric
+from pewb.record import NUMERICS_VERSION, Memory, Metric, Peak, Time
+
+
+def test_one_run_is_one_row_with_what_it_measured(make_record):
+    record = make_record()
+    (row,) = rows_of([record])
+    for name in (
+        "backbone",
+        "task",
+        "strategy",
+        "settings",
+        "quantization",
+        "precision",
+        "parameters",
+        "memory",
+        "time",
+    ):
+        assert getattr(row, name) == getattr(record, name)
+    assert row.metrics == record.metrics
+    assert row.baseline == record.baseline
+    assert (row.device, row.device_names, row.seeds, row.runs) == ("cpu", ["EPYC"], [0], [record.run])
+    assert row.records == [f"{record.run}.json"]
+    assert row.trainable_share == pytest.approx(74_114 / 22_787_330)
+    assert row.outcomes == {"success": 1}
+    assert row.main == record.metrics["accuracy"]
+
+
+def test_seeds_are_pooled(make_record):
+    first = make_record(seed=0, accuracy=0.8, time=Time(train_seconds=10))
+    second = make_record(
+        seed=1, accuracy=0.9, time=Time(train_seconds=20), memory=Memory(train=Peak(peak_allocated_bytes=2**30))
+    )
+    (row,) = rows_of([second, first])
+    assert row.seeds == [0, 1]
+    assert row.metrics["accuracy"].value == pytest.approx(0.85)
+    assert row.time.train_seconds == 15
+    assert row.time.load_seconds is None
+    assert row.memory.train.peak_allocated_bytes == 2**30
+    assert row.memory.train.peak_resident_bytes == 900 * 2**20
+
+
+def test_the_interval_over_seeds_is_the_documented_one():
+    runs = [
+        Metric(value=0.80, low=0.78, high=0.81),
+        Metric(value=0.82, low=0.79, high=0.85),
+        Metric(value=0.81, low=0.79, high=0.83),
+    ]
+    pooled = pooled_metric("accuracy", runs)
+    seed = stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(3)
+    assert pooled.value == pytest.approx(0.81)
+    assert pooled.low == pytest.approx(0.81 - math.sqrt(0.07**2 / 9 + seed**2))
+    assert pooled.high == pytest.approx(0.81 + math.sqrt(0.06**2 / 9 + seed**2))
+
+
+def test_one_run_keeps_its_own_interval():
+    metric = Metric(value=0.8, low=0.7, high=0.95, interval="bootstrap")
+    assert pooled_metric("accuracy", [metric]) is metric
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.3), st.floats(0, 0.3)), min_size=1, max_size=6))
+def test_an_interval_contains_its_mean_and_keeps_to_the_range(runs):
+    metrics = [
+        Metric(value=value, low=max(0, value - below), high=min(1, value + above)) for value, below, above in runs
+    ]
+    for name, lowest in (("accuracy", 0), ("matthews_correlation", -1)):
+        pooled = pooled_metric(name, metrics)
+        assert lowest - 1e-9 <= pooled.low <= pooled.value <= pooled.high <= 1 + 1e-9
+    assert pooled_metric("perplexity", metrics).high >= pooled.high
+
+
+def test_a_repeated_seed_counts_once_and_is_kept_visible(make_record):
+    earlier, later = make_record(accuracy=0.7), make_record(accuracy=0.8)
+    (row,) = rows_of([later, earlier])
+    assert row.seeds == [0]
+    assert row.metrics["accuracy"].value == 0.8
+    assert set(row.runs) == {earlier.run, later.run}
+
+
+def test_a_cancelled_repeat_does_not_displace_a_result(make_record):
+    (row,) = rows_of([make_record(accuracy=0.7), make_record(status="cancelled")])
+    assert (row.status, row.outcomes, len(row.runs)) == ("success", {"success": 1}, 2)
+
+
+def test_a_failed_run_is_a_row_with_its_reason(make_record):
+    (row,) = rows_of([make_record(status="out_of_memory", reason="needs 12 GiB")])
+    assert (row.status, row.reason, row.metrics, row.main) == ("out_of_memory", "needs 12 GiB", {}, None)
+
+
+def test_a_failed_seed_is_seen_beside_those_that_succeeded(make_record):
+    (row,) = rows_of(
+        [
+            make_record(seed=0),
+            make_record(seed=1, status="out_of_memory", reason="too large"),
+            make_record(seed=2, accuracy=0.9),
+        ]
+    )
+    assert row.status == "success"
+    assert row.outcomes == {"out_of_memory": 1, "success": 2}
+    assert row.seeds == [0, 1, 2]
+    assert row.reason == "too large"
+    assert row.metrics["accuracy"].value == pytest.approx(0.85)
+
+
+def test_a_seed_that_failed_early_joins_its_row(make_record, make_early_failure):
+    (row,) = rows_of([make_record(seed=0), make_early_failure(seed=1, status="failed")])
+    assert row.outcomes == {"failed": 1, "success": 1}
+
+
+def test_a_refused_strategy_joins_the_only_place_it_can_belong_to(make_record, make_early_failure):
+    rows = rows_of(
+        [make_record(), make_early_failure(strategy="full"), make_record(status="out_of_memory", strategy="mam")]
+    )
+    assert {(row.test_digest, row.device, row.main_metric) for row in rows} == {("e" * 64, "cpu", "accuracy")}
+
+
+def test_a_refused_strategy_stands_alone_where_its_place_is_not_clear(make_record, make_early_failure):
+    refused = make_early_failure(strategy="full")
+    rows = rows_of([make_record(), make_record(device_kind="cuda"), refused])
+    assert len(rows) == 3
+    assert {row.strategy: row.device for row in rows}["full"] is None
+
+
+def test_a_success_of_unknown_test_set_is_not_taken_for_another(make_record):
+    rows = rows_of([make_record(), make_record(seed=1, data={})])
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"test_digest": "f" * 64},
+        {"backbone_digest": "c" * 64},
+        {"backbone": "other"},
+        {"task": "other"},
+        {"device_kind": "cuda"},
+        {"strategy": "full"},
+        {"settings": "lr 2e-3"},
+        {"quantization": "nf4"},
+        {"precision": "bf16"},
+        {"numerics_version": NUMERICS_VERSION + 1},
+        {"recipe": {"training": {"weight_decay": 0.0}}},
+        {"recipe": {"device": {"memory": "8GiB"}}},
+    ],
+)
+def test_other_conditions_are_another_row(make_record, fields):
+    assert len(rows_of([make_record(), make_record(**fields)])) == 2
+
+
+def test_what_alters_nothing_does_not_split_a_row(make_record):
+    plain = {
+        "training": {"precision": "auto", "new_option": None},
+        "device": {"kind": "auto", "threads": 4},
+        "task": ["a", "movies"],
+    }
+    asked = {"training": {"precision": "fp32"}, "device": {"kind": "cpu"}, "task": "movies"}
+    assert len(rows_of([make_record(seed=0, recipe=plain), make_record(seed=1, recipe=asked)])) == 1
+
+
+def test_rows_that_look_alike_say_how_they_differ(make_record):
+    rows = rows_of(
+        [
+            make_record(recipe={"training": {"weight_decay": 0.0}}),
+            make_record(recipe={"training": {"weight_decay": 0.1, "seen": "x"}}),
+        ]
+    )
+    assert sorted(row.distinction for row in rows) == [
+        "training.seen=unset, training.weight_decay=0.0",
+        "training.seen=x, training.weight_decay=0.1",
+    ]
+    assert rows_of([make_record()])[0].distinction == ""
+
+
+def test_older_numerics_are_marked(make_record):
+    rows = rows_of([make_record(), make_record(numerics_version=NUMERICS_VERSION - 1)])
+    assert {row.numerics_version: row.older_numerics for row in rows} == {
+        NUMERICS_VERSION: False,
+        NUMERICS_VERSION - 1: True,
+    }
+
+
+def test_warnings_tell_how_many_seeds_gave_them(make_record):
+    (row,) = rows_of(
+        [make_record(seed=0, warnings=["predicts one class only", "shared"]), make_record(seed=1, warnings=["shared"])]
+    )
+    assert row.warnings == ["predicts one class only (1 of 2 seeds)", "shared"]
+
+
+_SOME = st.lists(
+    st.fixed_dictionaries(
+        {
+            "strategy": st.sampled_from(["lora", "full"]),
+            "seed": st.integers(0, 2),
+            "status": st.sampled_from(["success", "failed", "refused", "cancelled"]),
+            "device_kind": st.sampled_from(["cpu", "cuda"]),
+            "precision": st.sampled_from(["bf16", None]),
+            "data": st.sampled_from([{}, {"test_digest": "x"}, {"test_digest": "y"}]),
+        }
+    ),
+    max_size=8,
+)
+
+
+@given(fields=_SOME, random=st.randoms(use_true_random=False))
+def test_every_record_is_in_one_row_whatever_their_order(make_record, fields, random):
+    records = [make_record(**one) for one in fields]
+    rows = rows_of(records)
+    assert Counter(run for row in rows for run in row.runs) == Counter(record.run for record in records)
+    for row in rows:
+        assert len(set(row.seeds)) == len(row.seeds) == sum(row.outcomes.values())
+    shuffled = list(records)
+    random.shuffle(shuffled)
+    assert sorted(rows_of(shuffled), key=lambda row: row.runs) == sorted(rows, key=lambda row: row.runs)
