@@ -103,7 +103,8 @@ def _site_of(module: str) -> str | None:
         (len(suffix), site)
         for site, suffixes in SITE_SUFFIXES.items()
         for suffix in suffixes
-        if module == suffix or module.endswith(("." + suffix, suffix if suffix.startswith("Attention") else "." + suffix))
+        if module == suffix
+        or module.endswith(("." + suffix, suffix if suffix.startswith("Attention") else "." + suffix))
     ]
     return max(matches)[1] if matches else None
 
@@ -133,7 +134,9 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatom
         sizes[stack] = max(sizes.get(stack, 0), index + 1)
         sites.setdefault(site, {})[name.removesuffix(".weight")] = None
     if not sizes:
-        raise RefusedError(f"pewb can't tell the layers of a '{config.model_type}' model; name another backbone (pewb list backbones)")
+        raise RefusedError(
+            f"pewb can't tell the layers of a '{config.model_type}' model; name another backbone (pewb list backbones)"
+        )
     inside = tuple(sizes)
     head: dict[str, None] = {}
     for name in names:
@@ -158,7 +161,16 @@ def _reads_last_token(parameter_names: list[str]) -> bool:
     return any(name.split(".")[0] == "score" for name in parameter_names)
 
 
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm", "data2vec-text", "longformer", "mpnet"}
+_OFFSET_POSITIONS = {
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "xlm-roberta-xl",
+    "roberta-prelayernorm",
+    "data2vec-text",
+    "longformer",
+    "mpnet",
+}
 _POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 
 

@@ -61,9 +61,8 @@ def load(
     tokenizer = load_tokenizer(blueprint, strategy.padding_side)
     kept = [*strategy.trained_modules(anatomy), *anatomy.head]
     torch.manual_seed(seed)
-    model = load_backbone(
-        blueprint, quantization_config(quantization, kept, computing.compute_type), computing.device, "sdpa"
-    )
+    config = quantization_config(quantization, kept, computing.compute_type)
+    model = load_backbone(blueprint, config, computing.device)
     model.name_or_path = model.config._name_or_path = name
     _cast(model, kept, computing)
     if quantization.kind == "none":

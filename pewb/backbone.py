@@ -105,7 +105,9 @@ def load_tokenizer(blueprint: Blueprint, padding_side: str) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
-        raise InputError("backbone: its tokenizer has neither a pad token nor an end token; add one to its tokenizer_config.json")
+        raise InputError(
+            "backbone: its tokenizer has neither a pad token nor an end token; add one to its tokenizer_config.json"
+        )
     blueprint.config.pad_token_id = tokenizer.pad_token_id
     anatomy = blueprint.anatomy
     tokenizer.padding_side = "right" if anatomy.is_encoder or anatomy.is_encoder_decoder else padding_side
@@ -127,7 +129,7 @@ def check_length(blueprint: Blueprint, max_tokens: int, num_virtual_tokens: int)
         )
 
 
-def load_backbone(blueprint: Blueprint, quantization_config: Any, device: torch.device, attention: str) -> Any:
+def load_backbone(blueprint: Blueprint, quantization_config: Any, device: torch.device) -> Any:
     """Return the model with weights, a new head, and quantised layers where asked; unquantised tensors are float32.
 
     The head is drawn from torch's random state: seed it just before.
@@ -135,16 +137,22 @@ def load_backbone(blueprint: Blueprint, quantization_config: Any, device: torch.
     Raises:
         InputError: the weights are missing, damaged or of another shape.
     """
-    arguments: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "attn_implementation": attention}
-    load: Callable[..., Any] = blueprint.model_class.from_pretrained  # type: ignore[attr-defined]
+    arguments: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
+    load: Callable[..., Any] = blueprint.model_class.from_pretrained
     try:
         if blueprint.gguf_file:
-            model = load(blueprint.folder, config=blueprint.config, gguf_file=blueprint.gguf_file, dtype=torch.float32, attn_implementation=attention)
+            model = load(blueprint.folder, config=blueprint.config, gguf_file=blueprint.gguf_file, dtype=torch.float32)
             _forget_gguf(model)
             if quantization_config is not None:
                 model = _requantized(model, load, quantization_config, arguments | {"device_map": {"": device}})
         elif quantization_config is not None:
-            model = load(blueprint.folder, config=blueprint.config, quantization_config=quantization_config, device_map={"": device}, **arguments)
+            model = load(
+                blueprint.folder,
+                config=blueprint.config,
+                quantization_config=quantization_config,
+                device_map={"": device},
+                **arguments,
+            )
         else:
             model = load(blueprint.folder, config=blueprint.config, **arguments)
     except (OSError, ValueError, RuntimeError) as error:

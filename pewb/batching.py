@@ -46,12 +46,16 @@ def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], labels: list[int], 
     if texts and len(texts[0]) > 1:
         columns["second"] = [one[1] for one in texts]
     table = Dataset.from_dict(columns)
-    features = table.map(tokenise, batched=True, remove_columns=list(columns), load_from_cache_file=False, keep_in_memory=True)
+    features = table.map(
+        tokenise, batched=True, remove_columns=list(columns), load_from_cache_file=False, keep_in_memory=True
+    )
     lengths = [len(ids) for ids in features["input_ids"]]
     return Encoded(features, labels, lengths, num_cut)
 
 
-def collate(tokenizer: Any, data: Encoded, indices: Sequence[int], device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def collate(
+    tokenizer: Any, data: Encoded, indices: Sequence[int], device: torch.device
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Return the model's inputs, each (batch, tokens) and padded to the longest, and the labels, (batch,)."""
     columns = data.features[list(indices)]
     inputs = tokenizer.pad(columns, return_tensors="pt")
@@ -59,7 +63,9 @@ def collate(tokenizer: Any, data: Encoded, indices: Sequence[int], device: torch
     return {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device)
 
 
-def shuffled_batches(lengths: Sequence[int], batch_size: int, generator: torch.Generator, bucketing: bool) -> list[list[int]]:
+def shuffled_batches(
+    lengths: Sequence[int], batch_size: int, generator: torch.Generator, bucketing: bool
+) -> list[list[int]]:
     """Return one epoch's batches of example numbers, in random order; with `bucketing`, of like length.
 
     The order depends on `generator` alone, so that every strategy sees the same batches.
@@ -77,7 +83,9 @@ def longest_first(batches: list[list[int]], lengths: Sequence[int], count: int) 
     """Move the `count` batches that hold the most padded tokens to the front, so that memory peaks at once."""
     size = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
     front = sorted(range(len(batches)), key=lambda number: -size[number])[:count]
-    return [batches[number] for number in front] + [batch for number, batch in enumerate(batches) if number not in set(front)]
+    return [batches[number] for number in front] + [
+        batch for number, batch in enumerate(batches) if number not in set(front)
+    ]
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

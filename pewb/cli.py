@@ -12,8 +12,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from pewb.errors import InputError, PewbError
 from pewb.units import format_bytes, format_count, format_seconds
@@ -30,17 +32,30 @@ app = typer.Typer(
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, highlight=False)
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML recipe, such as recipes/lora_sst2.toml.")]
+RecipeArgument = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A TOML recipe, such as recipes/lora_sst2.toml.")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the recipe; may be repeated. Example: --set training.epochs=1"),
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Override a key of the recipe; may be repeated. Example: --set training.epochs=1",
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output; progress goes to standard error.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output; progress goes to standard error.")
+]
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="FOLDER", help="Folder of the records.")]
 
 
 @app.command()
-def run(recipe: RecipeArgument, overrides: SetOption = None, results: ResultsOption = Path("results"), as_json: JsonOption = False) -> None:
+def run(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+) -> None:
     """Train and evaluate what a recipe asks for, record it, and redraw leaderboard.md.
 
     Every run gets its own process and one record in the results folder, whether it succeeds, fails or runs out of memory.
@@ -76,7 +91,9 @@ def check(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOpti
     if as_json:
         _print_json({"recipe": loaded.recipe.model_dump(mode="json"), "facts": facts})
         return
-    out.print(f"[green]{recipe} is right[/]: {loaded.recipe.chosen.kind}, quantization {loaded.recipe.quantization}, learning rate {loaded.recipe.training.learning_rate:g}")
+    out.print(
+        f"[green]{recipe} is right[/]: {loaded.recipe.strategy.kind}, quantization {loaded.recipe.quantization}, learning rate {loaded.recipe.training.learning_rate:g}"
+    )
     for fact in facts:
         out.print(f"  {fact}")
 
@@ -96,19 +113,19 @@ def list_(
     if as_json:
         _print_json({what: rows})
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name == "name")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    out.print(table, soft_wrap=False)
+        _print_entry(row)
 
 
 @app.command()
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Catalogue names, hub ids (org/name) or folders.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Catalogue names, hub ids (org/name) or folders.")
+    ],
     task: Annotated[bool, typer.Option("--task", help="A hub id names a data set, not a backbone.")] = False,
-    renew: Annotated[bool, typer.Option("--renew", help="Forget the recorded revision and digests, and take what is there now.")] = False,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Forget the recorded revision and digests, and take what is there now.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Download and verify backbones and tasks before they are needed, into the cache (PEWB_CACHE)."""
@@ -117,7 +134,8 @@ def fetch(
 
     with _reporting() as reporter:
         assets = [
-            fetch_asset("task" if task or name in catalogue_tasks() else "backbone", name, reporter, renew=renew) for name in names
+            fetch_asset("task" if task or name in catalogue_tasks() else "backbone", name, reporter, renew=renew)
+            for name in names
         ]
     if as_json:
         _print_json({"assets": [asset.to_record().model_dump() | {"folder": str(asset.folder)} for asset in assets]})
@@ -129,7 +147,10 @@ def fetch(
 @app.command()
 def leaderboard(
     results: ResultsOption = Path("results"),
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Where the page goes; leaderboard.md beside the results folder.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Where the page goes; leaderboard.md beside the results folder."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw leaderboard.md from the records in the results folder, and show it."""
@@ -160,7 +181,7 @@ def _strategy_rows() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "trains": strategy.trains,
+            "description": strategy.trains,
             "learning_rate": strategy.default_learning_rate,
             "learning_rate_source": strategy.learning_rate_source,
             "quantization": list(strategy.quantizations),
@@ -177,8 +198,8 @@ def _task_rows() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "kind": entry.spec["kind"],
             "description": entry.description,
+            "kind": entry.spec["kind"],
             "license": entry.license,
             "cached": cached("task", name),
         }
@@ -192,14 +213,22 @@ def _backbone_rows() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
+            "description": entry.description,
             "architecture": entry.model_type,
             "parameters": entry.parameters,
-            "description": entry.description,
             "license": entry.license,
             "cached": cached("backbone", name),
         }
         for name, entry in backbones().items()
     ]
+
+
+def _print_entry(row: dict[str, Any]) -> None:
+    """Print one entry of a list: its name and description, and its facts indented below."""
+    facts = dict(row)
+    out.print(f"[bold]{facts.pop('name')}[/]  {facts.pop('description')}")
+    text = "; ".join(f"{name.replace('_', ' ')} {_cell(value)}" for name, value in facts.items() if value != [])
+    out.print(Padding(Text(text, style="dim"), (0, 0, 0, 4)), soft_wrap=False)
 
 
 def _cell(value: Any) -> str:
@@ -217,24 +246,35 @@ def _cell(value: Any) -> str:
 def _print_runs(done: list[Any]) -> None:
     for record, path in done:
         good = record.status == "success"
-        out.print(f"\n[bold]{record.strategy}[/] on {record.backbone}, {record.task}, seed {record.seed}: [{'green' if good else 'red'}]{record.status}[/]")
+        out.print(
+            f"\n[bold]{record.strategy}[/] on {record.backbone}, {record.task}, seed {record.seed}: [{'green' if good else 'red'}]{record.status}[/]"
+        )
         if record.reason:
             out.print(f"  {record.reason}")
         for name, metric in record.metrics.items():
             untouched = record.baseline.get(name)
             before = f"   untouched model {untouched.value:.3f}" if untouched else ""
-            out.print(f"  {name.replace('_', ' '):<21}{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]{before}", markup=False)
+            out.print(
+                f"  {name.replace('_', ' '):<21}{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]{before}",
+                markup=False,
+            )
         if record.parameters:
             share = record.parameters.trainable / record.parameters.total
-            out.print(f"  trainable            {format_count(record.parameters.trainable)} of {format_count(record.parameters.total)} ({share:.2%}), head {format_count(record.parameters.head)}")
+            out.print(
+                f"  trainable            {format_count(record.parameters.trainable)} of {format_count(record.parameters.total)} ({share:.2%}), head {format_count(record.parameters.head)}"
+            )
         if good:
             peak = record.memory.train
             rate = record.time.samples_per_second or 0
-            out.print(f"  memory in training   {format_bytes(peak.peak_reserved_bytes or peak.peak_allocated_bytes)} of tensors, {format_bytes(peak.peak_resident_bytes)} resident")
-            out.print(f"  time                 {format_seconds(record.time.train_seconds)} training at {rate:.0f} samples/s, {format_seconds(record.time.total_seconds)} in all ({record.precision})")
+            out.print(
+                f"  memory in training   {format_bytes(peak.peak_reserved_bytes or peak.peak_allocated_bytes)} of tensors, {format_bytes(peak.peak_resident_bytes)} resident"
+            )
+            out.print(
+                f"  time                 {format_seconds(record.time.train_seconds)} training at {rate:.0f} samples/s, {format_seconds(record.time.total_seconds)} in all ({record.precision})"
+            )
             out.print(f"  to ship              {format_bytes(record.shipped_bytes)} in {path.parent / record.model}")
         for warning in record.warnings:
-            out.print(f"  [yellow]note[/] {warning}")
+            out.print(f"  [yellow]warning[/]              {warning}")
         out.print(f"  record               {path}")
 
 

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 from pydantic import (
     BaseModel,
@@ -125,9 +125,12 @@ def _names_or_table(value: Any) -> str:
 
 Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_listed)]
 TaskTable = TextClassification
-AnyStrategy = Annotated[
-    Union[tuple(strategies().values())], Field(discriminator="kind"), BeforeValidator(_kind_table)  # type: ignore[misc]  # noqa: UP007
-]
+if TYPE_CHECKING:
+    AnyStrategy = Strategy
+else:
+    AnyStrategy = Annotated[
+        Union[tuple(strategies().values())], Field(discriminator="kind"), BeforeValidator(_kind_table)  # noqa: UP007
+    ]
 
 
 class Recipe(_Section):
@@ -143,12 +146,6 @@ class Recipe(_Section):
     training: Training = Training()
     limit: Limit = Limit()
     device: DeviceSection = DeviceSection()
-
-    @property
-    def chosen(self) -> Strategy:
-        """The strategy, with its type."""
-        strategy: Strategy = self.strategy
-        return strategy
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = [str(other) for folder in (path.parent, Path("recipes")) if folder.is_dir() for other in folder.glob("*.toml")]
+        near = [
+            str(other)
+            for folder in (path.parent, Path("recipes"))
+            if folder.is_dir()
+            for other in folder.glob("*.toml")
+        ]
         raise InputError(f"{path}: no such recipe{nearest(str(path), near)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
@@ -204,7 +206,7 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
         raise RefusedError("\n".join(f"{origin}: {refusal}" for refusal in refusals))
     if recipe.training.learning_rate is not None:
         return recipe
-    rate = recipe.chosen.default_learning_rate
+    rate = recipe.strategy.default_learning_rate
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"learning_rate": rate})})
 
 
@@ -225,7 +227,9 @@ def _impossible(strategy: Strategy | None, quantization: Quantization | None, tr
             f" allowed: {', '.join(strategy.quantizations)}"
         )
     if quantization and quantization.double and quantization.kind not in ("nf4", "fp4"):
-        reasons.append(f"quantization.double: only 4-bit kinds (nf4, fp4) have scales to quantise again, not '{quantization.kind}'")
+        reasons.append(
+            f"quantization.double: only 4-bit kinds (nf4, fp4) have scales to quantise again, not '{quantization.kind}'"
+        )
     if strategy and training and training.gradient_checkpointing and not strategy.supports_gradient_checkpointing:
         reasons.append(f"training.gradient_checkpointing: does not go with strategy '{strategy.kind}'; set it to false")
     if training and training.micro_batch_size and training.micro_batch_size > training.batch_size:
@@ -254,7 +258,9 @@ def _explained(fault: Any) -> str:
         choices = fault["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return f"{shown}: got {got!r}{nearest(str(got), choices)}; allowed: {', '.join(choices)}"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{shown}: {message}" if kind == "value_error" else f"{shown}: got {got!r}; {message[0].lower()}{message[1:]}"
+    return (
+        f"{shown}: {message}" if kind == "value_error" else f"{shown}: got {got!r}; {message[0].lower()}{message[1:]}"
+    )
 
 
 def _example(key: str) -> str:

@@ -126,6 +126,9 @@ class Record(_Section):
     reason: str | None = None
     traceback: str | None = None
     warnings: list[str] = []
+    """What must be known before the result is believed; shown in every table."""
+    notices: list[str] = []
+    """What the user was told besides, such as which source or task took another's place."""
     started_at: str
     finished_at: str
 
@@ -169,7 +172,7 @@ class Record(_Section):
         """Return what `pewb run --json` prints of this run."""
         dumped = self.model_dump(mode="json")
         keys = ("run", "status", "reason", "backbone", "task", "strategy", "settings", "quantization", "seed")
-        figures = ("metrics", "baseline", "parameters", "memory", "time", "shipped_bytes", "warnings")
+        figures = ("metrics", "baseline", "parameters", "memory", "time", "shipped_bytes", "warnings", "notices")
         return {key: dumped[key] for key in keys + figures} | {"record": str(path) if path else None}
 
 

@@ -17,7 +17,9 @@ def proportion(num_successes: int, num_trials: int) -> Metric:
     from scipy.stats import binomtest
 
     interval = binomtest(num_successes, num_trials).proportion_ci(_CONFIDENCE, method="wilson")
-    return Metric(value=num_successes / num_trials, low=float(interval.low), high=float(interval.high), interval="wilson")
+    return Metric(
+        value=num_successes / num_trials, low=float(interval.low), high=float(interval.high), interval="wilson"
+    )
 
 
 def bootstrap(metric: Callable[[np.ndarray], np.ndarray], counts: np.ndarray) -> Metric:

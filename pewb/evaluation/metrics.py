@@ -14,7 +14,7 @@ from pewb.evaluation.intervals import bootstrap, proportion
 from pewb.record import Confusion, Metric
 
 
-class _ClassificationModule(evaluate.Metric):  # type: ignore[misc]
+class _ClassificationModule(evaluate.Metric):
     """What the three metrics share: predictions and references are class numbers."""
 
     def _info(self) -> evaluate.MetricInfo:
@@ -52,7 +52,11 @@ def classification_metrics(labels: Sequence[int], predicted: Sequence[int], num_
     """Return accuracy, F1 (of the second class of two, else macro) and Matthews correlation, with 95 % intervals."""
     average = "binary" if num_classes == 2 else "macro"
     modules = evaluate.combine(
-        [Accuracy(keep_in_memory=True), F1(config_name=average, keep_in_memory=True), MatthewsCorrelation(keep_in_memory=True)]
+        [
+            Accuracy(keep_in_memory=True),
+            F1(config_name=average, keep_in_memory=True),
+            MatthewsCorrelation(keep_in_memory=True),
+        ]
     )
     measured = modules.compute(predictions=list(predicted), references=list(labels))
     counts = confusion_matrix(labels, predicted, labels=list(range(num_classes)))
@@ -78,7 +82,8 @@ def _f1_by_class(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _binary_f1(counts: np.ndarray) -> np.ndarray:
-    return _f1_by_class(counts)[0][:, 1]
+    scores, _ = _f1_by_class(counts)
+    return np.asarray(scores[:, 1])
 
 
 def _macro_f1(counts: np.ndarray) -> np.ndarray:
@@ -92,4 +97,4 @@ def _matthews_correlation(counts: np.ndarray) -> np.ndarray:
     true, predicted = counts.sum(2).astype(float), counts.sum(1).astype(float)
     covariance = counts.trace(axis1=1, axis2=2) * total - (true * predicted).sum(1)
     norm = np.sqrt((total**2 - (predicted**2).sum(1)) * (total**2 - (true**2).sum(1)))
-    return np.divide(covariance, norm, out=np.zeros(norm.shape), where=norm > 0)
+    return np.asarray(np.divide(covariance, norm, out=np.zeros(norm.shape), where=norm > 0))

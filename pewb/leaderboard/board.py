@@ -32,8 +32,7 @@ _NOTES = """
 - **Interval.** In brackets, 95 %. One seed: over the test examples. Several seeds: the value is
   their mean, and the half-width is sqrt(test² + seed²): `test` is the mean half-width over the test
   examples (the same for every seed, so more seeds do not shrink it), `seed` is Student's t times
-  the standard error over the seeds. Overlapping intervals do not mean that there is no difference:
-  `pewb compare RUN_A RUN_B` tests that on the same examples.
+  the standard error over the seeds. Overlapping intervals do not mean that there is no difference.
 - **Memory.** The peak in training. "Live tensors" counts the bytes of the tensors in use;
   "reserved" is what the GPU's allocator held for them; "resident" is all of the process, Python and
   libraries included.

@@ -1,0 +1,1 @@
+"""Measurement: parameters and memory of a run."""

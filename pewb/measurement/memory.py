@@ -60,7 +60,9 @@ class LiveTensors(TorchDispatchMode):
     def _check(self) -> None:
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         if self._limit is not None and self.live_bytes > self._limit:
-            raise OutOfMemoryError(f"{format_bytes(self.live_bytes)} of tensors are more than the limit of {format_bytes(self._limit)}")
+            raise OutOfMemoryError(
+                f"{format_bytes(self.live_bytes)} of tensors are more than the limit of {format_bytes(self._limit)}"
+            )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -22,7 +22,9 @@ def head_parameters(model: nn.Module, anatomy: Anatomy) -> list[nn.Parameter]:
     """Return the head's parameters, in a plain model or inside PEFT's wrapping."""
     found = []
     for name, parameter in _stored(model):
-        plain = name.removeprefix("base_model.model.").removeprefix("base_model.").replace(".modules_to_save.default", "")
+        plain = (
+            name.removeprefix("base_model.model.").removeprefix("base_model.").replace(".modules_to_save.default", "")
+        )
         if plain.startswith(tuple(module + "." for module in anatomy.head)):
             found.append(parameter)
     return found

@@ -7,13 +7,15 @@ from pathlib import Path
 from pewb.recipe import LoadedRecipe
 from pewb.record import Record
 from pewb.reporting import Reporter, Silent
-
-
+from pewb.runner.prepare import prepare
+from pewb.runner.process import run_in_process
 
 __all__ = ["prepare", "run"]
 
 
-def run(loaded: LoadedRecipe, results: str | Path = "results", reporter: Reporter | None = None) -> list[tuple[Record, Path]]:
+def run(
+    loaded: LoadedRecipe, results: str | Path = "results", reporter: Reporter | None = None
+) -> list[tuple[Record, Path]]:
     """Do every run of a recipe, one after another, and return each record with its path.
 
     A run that fails or does not fit is a record that says so; the others go on.

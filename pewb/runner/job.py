@@ -36,6 +36,7 @@ class Job(BaseModel):
     recipe_given: dict[str, Any]
     recipe_resolved: dict[str, Any]
     assets: list[AssetRecord]
+    warnings: list[str]
     notices: list[str]
     started_at: str
 
@@ -50,18 +51,18 @@ class Job(BaseModel):
         return self.results / "logs" / f"{self.run}.log"
 
     def record(self, status: Status, **measured: Any) -> Record:
-        """Return the run's record, with what was `measured`; `warnings` are added to the job's notices."""
-        strategy = self.recipe.chosen
+        """Return the run's record, with what was `measured`; `warnings` and `notices` are added to the job's own."""
+        strategy = self.recipe.strategy
         training = self.recipe.training
         settings = [strategy.describe(), f"lr {training.learning_rate:g}", f"{training.epochs} epochs"]
         if training.max_steps:
             settings.append(f"at most {training.max_steps} steps")
-        warnings = [*self.notices, *measured.pop("warnings", [])]
         return Record(
             run=self.run,
             identity=self.identity,
             status=status,
-            warnings=warnings,
+            warnings=[*self.warnings, *measured.pop("warnings", [])],
+            notices=[*self.notices, *measured.pop("notices", [])],
             started_at=self.started_at,
             finished_at=now(),
             backbone=self.backbone,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pewb.assets import Asset, digest_file, fetch, fetch_first
+from pewb.assets import Asset, backbones, cached, digest_file, fetch, fetch_first
 from pewb.assets import tasks as catalogue_tasks
+from pewb.errors import InputError, nearest
 from pewb.recipe import LoadedRecipe, Recipe, TaskTable
 from pewb.record import AssetRecord, free_name, identity_of, run_name
 from pewb.reporting import Reporter
@@ -27,7 +29,6 @@ def prepare(loaded: LoadedRecipe, results: Path, reporter: Reporter) -> list[Job
     examples = read_examples(task, folder, recipe.limit.model_dump())
     for warning in examples.warnings:
         reporter.notice(warning)
-    notices += examples.warnings
     assets = [backbone.to_record(), asset]
     jobs: list[Job] = []
     for seed in dict.fromkeys(recipe.seeds):
@@ -35,7 +36,7 @@ def prepare(loaded: LoadedRecipe, results: Path, reporter: Reporter) -> list[Job
         resolved["task"] = task_name if isinstance(recipe.task, list) else task.model_dump(mode="json")
         identity = identity_of(resolved, assets)
         name = run_name(
-            Path(backbone.name).name, task_name, recipe.chosen.kind, str(recipe.quantization), seed, identity
+            Path(backbone.name).name, task_name, recipe.strategy.kind, str(recipe.quantization), seed, identity
         )
         jobs.append(
             Job(
@@ -53,6 +54,7 @@ def prepare(loaded: LoadedRecipe, results: Path, reporter: Reporter) -> list[Job
                 recipe_given=loaded.given,
                 recipe_resolved=resolved,
                 assets=assets,
+                warnings=examples.warnings,
                 notices=notices,
                 started_at=now(),
             )
@@ -76,9 +78,7 @@ def _task(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskTable, Path, Ass
 def _own_files(task: TaskTable) -> tuple[str, TaskTable, Path, AssetRecord]:
     keys = [key for key in ("data", "train", "validation", "test") if getattr(task, key)]
     folder = Path()
-    digests = {
-        str(path): digest_file(path) for key in keys for path in files_of(folder, getattr(task, key), f"{key}")
-    }
+    digests = {str(path): digest_file(path) for key in keys for path in files_of(folder, getattr(task, key), f"{key}")}
     name = Path(getattr(task, keys[0])).stem
     if name in ("data", "train", "training"):
         name = Path(getattr(task, keys[0])).resolve().parent.name or name
@@ -106,9 +106,9 @@ def check(recipe: Recipe) -> list[str]:
     Raises:
         InputError: a name is not in the catalogue, or a local file does not serve.
     """
-    told = []
-    for kind, names in (("backbone", recipe.backbone), ("task", recipe.task if isinstance(recipe.task, list) else [])):
-        told += [f"{kind} {name}: {describe(kind, name)}" for name in names]
+    told = [f"backbone {name}: {_availability('backbone', name)}" for name in recipe.backbone]
+    if isinstance(recipe.task, list):
+        told += [f"task {name}: {_availability('task', name)}" for name in recipe.task]
     if not isinstance(recipe.task, list) and not recipe.task.dataset:
         name, task, folder, _ = _own_files(recipe.task)
         facts = read_examples(task, folder, recipe.limit.model_dump()).facts()
@@ -117,3 +117,17 @@ def check(recipe: Recipe) -> list[str]:
             f" {facts['test_examples']} test examples; classes {', '.join(facts['labels'])}"
         )
     return told
+
+
+def _availability(kind: Literal["backbone", "task"], name: str) -> str:
+    """Return how a name would be had, without a network."""
+    if cached(kind, name):
+        return "in the cache"
+    if (Path(name) / "config.json").is_file():
+        return "a folder"
+    entries = backbones() if kind == "backbone" else catalogue_tasks()
+    if name not in entries and "/" not in name:
+        raise InputError(
+            f"{kind}: '{name}' is not in the catalogue{nearest(name, list(entries))}; see pewb list {kind}s"
+        )
+    return "to be fetched at the first run"

@@ -101,7 +101,7 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
         job.backbone_public_name,
         job.backbone_folder,
         examples.labels,
-        recipe.chosen,
+        recipe.strategy,
         recipe.quantization,
         training,
         computing,
@@ -109,17 +109,17 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
     )
     for notice in assembled.notices:
         events.notice(notice)
-    measured["warnings"] = list(assembled.notices)
+    measured["notices"] = list(assembled.notices)
+    warnings: list[str] = []
+    measured["warnings"] = warnings
     splits = {
         name: encode(assembled.tokenizer, split.texts, split.labels, training.max_tokens)
         for name, split in (("train", examples.train), ("validation", examples.validation), ("test", examples.test))
     }
-    measured["data"] = examples.facts() | {
-        f"{name}_cut": encoded.num_cut for name, encoded in splits.items()
-    }
+    measured["data"] = examples.facts() | {f"{name}_cut": encoded.num_cut for name, encoded in splits.items()}
     cut = splits["train"].num_cut
     if cut:
-        measured["warnings"].append(f"{cut} of {len(splits['train'])} training texts were cut to {training.max_tokens} tokens")
+        warnings.append(f"{cut} of {len(splits['train'])} training texts were cut to {training.max_tokens} tokens")
     times: dict[str, float] = {"load_seconds": time.perf_counter() - started}
     measured["times"] = times
     accelerator = Accelerator(mixed_precision=computing.autocast, cpu=device.type == "cpu")
@@ -167,7 +167,7 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
     measured["confusion"] = predictions.confusion(examples.labels)
     if predictions.is_degenerate:
         only = examples.labels[predictions.predicted[0]]
-        measured["warnings"].append(f"predicts one class only ('{only}')")
+        warnings.append(f"predicts one class only ('{only}')")
     measured["predictions"] = _write_predictions(job, examples, predictions)
     assembled.strategy.save(assembled.model, job.model_folder)
     measured["model"] = str(job.model_folder.relative_to(job.results))
@@ -205,7 +205,13 @@ def _write_predictions(job: Job, examples: Any, predictions: Any) -> str:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["example", "label", "predicted", *(f"p({name})" for name in names)])
-        rows = zip(examples.test.texts, predictions.labels, predictions.predicted, predictions.probabilities.tolist(), strict=True)
+        rows = zip(
+            examples.test.texts,
+            predictions.labels,
+            predictions.predicted,
+            predictions.probabilities.tolist(),
+            strict=True,
+        )
         for texts, label, predicted, row in rows:
             writer.writerow([text_key(texts)[:16], names[label], names[predicted], *(f"{share:.6f}" for share in row)])
     return path.name

@@ -39,4 +39,4 @@ class Full(Strategy):
 
     def load(self, model: Any, anatomy: Anatomy, folder: Path) -> Any:
         """Return the saved model."""
-        return type(model).from_pretrained(folder, use_safetensors=True).requires_grad_(True)
+        return type(model).from_pretrained(folder, use_safetensors=True)

@@ -18,7 +18,9 @@ class HeadOnly(Strategy):
     trains: ClassVar[str] = "the head"
     paper: ClassVar[str] = "Alain & Bengio 2016, arXiv:1610.01644"
     default_learning_rate: ClassVar[float] = 1e-3
-    learning_rate_source: ClassVar[str] = "Adam's own default, Kingma & Ba 2015: nothing pre-trained but a pooler can be harmed"
+    learning_rate_source: ClassVar[str] = (
+        "Adam's own default, Kingma & Ba 2015: nothing pre-trained but a pooler can be harmed"
+    )
     starts_as_backbone: ClassVar[bool] = True
 
     def apply(self, model: Any, anatomy: Anatomy) -> Any:

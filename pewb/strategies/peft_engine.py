@@ -29,7 +29,7 @@ class PeftStrategy(Strategy):
         model.save_pretrained(folder)
 
     def load(self, model: Any, anatomy: Anatomy, folder: Path) -> Any:
-        """Return `model` with the adapter in `folder`, trainable."""
+        """Return `model` with the adapter in `folder`, for use (PEFT can't go on training a saved prompt)."""
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(model, folder, is_trainable=True)
+        return PeftModel.from_pretrained(model, folder)

@@ -27,7 +27,9 @@ class PromptTuning(PeftStrategy):
     trains: ClassVar[str] = "virtual tokens before the text"
     paper: ClassVar[str] = "Lester et al. 2021, arXiv:2104.08691"
     default_learning_rate: ClassVar[float] = 3e-2
-    learning_rate_source: ClassVar[str] = "Lester et al. 2021, section 3.2: 0.3 under Adafactor; a tenth of it under AdamW"
+    learning_rate_source: ClassVar[str] = (
+        "Lester et al. 2021, section 3.2: 0.3 under Adafactor; a tenth of it under AdamW"
+    )
     starts_as_backbone: ClassVar[bool] = False
     refuses_encoder_decoder: ClassVar[str] = (
         "transformers' classification head of an encoder-decoder does not take embeddings as input"
@@ -84,7 +86,7 @@ def _place_prompt(model: Any, num_virtual_tokens: int, is_encoder: bool) -> Any:
         if arguments.get("token_type_ids") is not None:
             arguments["token_type_ids"] = arguments["token_type_ids"].gather(1, order)
         if not is_encoder:
-            arguments["position_ids"] = (arguments["attention_mask"].cumsum(1) - 1).clamp(min=0)
+            arguments["position_ids"] = (arguments["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
         return positional, arguments
 
     model.base_model.register_forward_pre_hook(reorder, with_kwargs=True)

@@ -18,7 +18,9 @@ def save_trained(model: nn.Module, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters() if tensor.requires_grad}
+    trained = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters() if tensor.requires_grad
+    }
     save_file(trained, folder / TRAINED_FILE)
 
 
@@ -35,7 +37,9 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     expected = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     if stored.keys() != expected.keys():
         odd = sorted(stored.keys() ^ expected.keys())[:3]
-        raise InputError(f"{folder / TRAINED_FILE} was saved from another model or strategy (differs in {', '.join(odd)})")
+        raise InputError(
+            f"{folder / TRAINED_FILE} was saved from another model or strategy (differs in {', '.join(odd)})"
+        )
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(stored[name])

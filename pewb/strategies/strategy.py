@@ -67,7 +67,7 @@ class Strategy(BaseModel):
         save_trained(model, folder)
 
     def load(self, model: Any, anatomy: Anatomy, folder: Path) -> Any:
-        """Return an untouched `model` with what `save` wrote."""
+        """Return an untouched `model` with what `save` wrote, for use."""
         from pewb.strategies.storage import load_trained
 
         applied = self.apply(model, anatomy)

@@ -35,7 +35,9 @@ def files_of(folder: Path, pattern: str, key: str) -> list[Path]:
     found = sorted(path for path in folder.glob(pattern) if path.is_file()) if not Path(pattern).is_absolute() else []
     if not found:
         near = [path.name for path in direct.parent.iterdir() if path.is_file()] if direct.parent.is_dir() else []
-        raise InputError(f"task.{key}: no file '{pattern}'{nearest(Path(pattern).name, near)}; paths are taken from the current folder")
+        raise InputError(
+            f"task.{key}: no file '{pattern}'{nearest(Path(pattern).name, near)}; paths are taken from the current folder"
+        )
     return found
 
 
@@ -55,11 +57,15 @@ def read_table(paths: list[Path], format: Format | None, header: bool) -> pandas
     for path in paths:
         kind = format or _FORMATS.get(path.suffix.lower())
         if kind is None:
-            raise InputError(f"{path}: '{path.suffix}' is not a table pewb reads; use .csv, .tsv, .jsonl or .parquet, or set task.format")
+            raise InputError(
+                f"{path}: '{path.suffix}' is not a table pewb reads; use .csv, .tsv, .jsonl or .parquet, or set task.format"
+            )
         first_line = 0 if header else None
         try:
             if kind == "csv":
-                table = pandas.read_csv(path, header=first_line, dtype=object, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
+                table = pandas.read_csv(
+                    path, header=first_line, dtype=object, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
+                )
             elif kind == "tsv":
                 table = pandas.read_csv(
                     path,
@@ -73,11 +79,21 @@ def read_table(paths: list[Path], format: Format | None, header: bool) -> pandas
                 )
             elif kind == "jsonl":
                 is_array = path.read_text(encoding="utf-8-sig")[:64].lstrip().startswith("[")
-                table = pandas.read_json(path, lines=not is_array, dtype=False, convert_dates=False, encoding="utf-8-sig")
+                table = pandas.read_json(
+                    path, lines=not is_array, dtype=False, convert_dates=False, encoding="utf-8-sig"
+                )
             else:
                 table = pandas.read_parquet(path)
-        except (ValueError, OSError, pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} can't be read as {kind}: {str(error).strip()}; mend the file or set task.format") from None
+        except (
+            ValueError,
+            OSError,
+            pandas.errors.ParserError,
+            pandas.errors.EmptyDataError,
+            UnicodeDecodeError,
+        ) as error:
+            raise InputError(
+                f"{path} can't be read as {kind}: {str(error).strip()}; mend the file or set task.format"
+            ) from None
         tables.append(table)
     return tables[0] if len(tables) == 1 else pandas.concat(tables, ignore_index=True)
 
@@ -89,7 +105,9 @@ def column(table: pandas.DataFrame, name: str | int, key: str, path: str, header
         InputError: there is no such column.
     """
     if not header and not isinstance(name, int):
-        raise InputError(f"task.{key}: '{name}' is a name, but header = false: give the column's number, 0 to {len(table.columns) - 1}")
+        raise InputError(
+            f"task.{key}: '{name}' is a name, but header = false: give the column's number, 0 to {len(table.columns) - 1}"
+        )
     if name in table.columns:
         return table[name]
     names = [str(column) for column in table.columns]

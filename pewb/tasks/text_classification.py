@@ -71,7 +71,9 @@ class TextClassification(BaseModel):
             raise ValueError("give either data (one file, divided) or train and test, not both")
         if not self.data and not (self.train and self.test) and not self.dataset:
             missing = "test" if self.train else "train"
-            raise ValueError(f"'{missing}' is missing: give train and test files, or one file as data to have it divided")
+            raise ValueError(
+                f"'{missing}' is missing: give train and test files, or one file as data to have it divided"
+            )
         if isinstance(self.text, list) and not 1 <= len(self.text) <= 2:
             raise ValueError(f"text names {len(self.text)} columns; give one, or two for pairs")
         return self
@@ -160,7 +162,9 @@ def read_examples(task: TextClassification, folder: Path, limits: dict[str, int 
     }
     if len(set(splits["train"].labels)) < 2:
         only = names[splits["train"].labels[0]]
-        raise InputError(f"task.label: every training example has the label '{only}'; classification needs at least two classes")
+        raise InputError(
+            f"task.label: every training example has the label '{only}'; classification needs at least two classes"
+        )
     return Examples(names, **splits, warnings=_warnings(splits, names))
 
 
@@ -175,7 +179,9 @@ def _read(task: TextClassification, folder: Path, key: str) -> _Rows:
     """Return the (texts, label) rows of the file that the task's `key` names."""
     pattern = getattr(task, key)
     if not pattern:
-        raise InputError(f"task.{key}: name the file inside '{task.dataset}' that holds the {key} split (a path or a pattern such as 'data/{key}-*.parquet')")
+        raise InputError(
+            f"task.{key}: name the file inside '{task.dataset}' that holds the {key} split (a path or a pattern such as 'data/{key}-*.parquet')"
+        )
     table = read_table(files_of(folder, pattern, key), task.format, task.header)
     columns = task.text if isinstance(task.text, list) else [task.text]
     texts = [column(table, name, "text", pattern, task.header) for name in columns]
@@ -184,20 +190,26 @@ def _read(task: TextClassification, folder: Path, key: str) -> _Rows:
         missing = series.isna()
         if missing.any():
             line = int(missing.to_numpy().argmax()) + 1
-            raise InputError(f"task.{name}: {pattern} has {int(missing.sum())} rows without a {name} (the first is row {line}); fill them in or remove them")
+            raise InputError(
+                f"task.{name}: {pattern} has {int(missing.sum())} rows without a {name} (the first is row {line}); fill them in or remove them"
+            )
     if task.binarize:
         texts, labels = _binarized(task.binarize, texts, labels, pattern)
     rows = zip(*(series.astype(str) for series in texts), strict=True)
     return list(zip(rows, _label_names(labels, pattern), strict=True))
 
 
-def _binarized(rule: Binarize, texts: list[pandas.Series], ratings: pandas.Series, path: str) -> tuple[list[pandas.Series], pandas.Series]:
+def _binarized(
+    rule: Binarize, texts: list[pandas.Series], ratings: pandas.Series, path: str
+) -> tuple[list[pandas.Series], pandas.Series]:
     """Turn ratings into the labels 0 and 1 and leave out what is too near the threshold."""
     import pandas
 
     numbers = pandas.to_numeric(ratings, errors="coerce")
     if numbers.isna().any():
-        raise InputError(f"task.binarize: {path} has ratings that are no numbers, such as '{ratings[numbers.isna()].iloc[0]}'")
+        raise InputError(
+            f"task.binarize: {path} has ratings that are no numbers, such as '{ratings[numbers.isna()].iloc[0]}'"
+        )
     clear = ((numbers - rule.threshold).abs() >= rule.margin) & (numbers != rule.threshold)
     return [series[clear] for series in texts], (numbers[clear] > rule.threshold).astype(int)
 
@@ -210,7 +222,9 @@ def _label_names(labels: pandas.Series, path: str) -> list[str]:
     if numbers.notna().all():
         if (numbers % 1 != 0).any():
             example = labels[numbers % 1 != 0].iloc[0]
-            raise InputError(f"task.label: {path} has labels such as {example}, which are no classes; task.binarize makes two classes of a rating")
+            raise InputError(
+                f"task.label: {path} has labels such as {example}, which are no classes; task.binarize makes two classes of a rating"
+            )
         return [str(int(number)) for number in numbers]
     return [str(label).strip() for label in labels]
 
@@ -219,20 +233,36 @@ def _class_names(task: TextClassification, raw: dict[str, _Rows]) -> list[str]:
     """Return the classes' names, and write them in place of numbers in `raw`."""
     seen = {name: {label for _, label in rows} for name, rows in raw.items()}
     if seen["test"] == {"-1"}:
-        raise InputError("task.test: every test label is -1, so they are hidden (as GLUE's are); test on the validation file instead")
+        raise InputError(
+            "task.test: every test label is -1, so they are hidden (as GLUE's are); test on the validation file instead"
+        )
     known = seen["train"]
     if task.labels and known.issubset({str(number) for number in range(len(task.labels))}):
         for name, rows in raw.items():
-            raw[name] = [(texts, task.labels[int(label)] if label in known or label.isdigit() and int(label) < len(task.labels) else label) for texts, label in rows]
+            raw[name] = [
+                (
+                    texts,
+                    task.labels[int(label)]
+                    if label in known or (label.isdigit() and int(label) < len(task.labels))
+                    else label,
+                )
+                for texts, label in rows
+            ]
         seen = {name: {label for _, label in rows} for name, rows in raw.items()}
-    allowed = task.labels or sorted(known, key=lambda label: (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label))
+    allowed = task.labels or sorted(
+        known, key=lambda label: (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)
+    )
     for name, labels in seen.items():
         unknown = sorted(labels - set(allowed))
         if unknown:
             where = "task.labels" if task.labels else "the training examples"
-            raise InputError(f"task.label: the {name} split has the label '{unknown[0]}', which {where} do not have{nearest(unknown[0], allowed)}; they have {', '.join(allowed[:12])}")
+            raise InputError(
+                f"task.label: the {name} split has the label '{unknown[0]}', which {where} do not have{nearest(unknown[0], allowed)}; they have {', '.join(allowed[:12])}"
+            )
     if len(allowed) > max(20, len(raw["train"]) // 4):
-        raise InputError(f"task.label: '{task.label}' has {len(allowed)} different values in {len(raw['train'])} examples; it does not look like a label")
+        raise InputError(
+            f"task.label: '{task.label}' has {len(allowed)} different values in {len(raw['train'])} examples; it does not look like a label"
+        )
     return list(allowed)
 
 

@@ -114,7 +114,9 @@ def train(
             schedule.step()
             _report(reporter, trained, num_steps, epoch + 1, training.epochs, memory)
             last = trained.num_steps == num_steps
-            due = position == len(batches) or (position % evaluate_every == 0 and len(batches) - position >= evaluate_every)
+            due = position == len(batches) or (
+                position % evaluate_every == 0 and len(batches) - position >= evaluate_every
+            )
             if last or due:
                 value = validate()
                 trained.validation.append((trained.num_steps, value))

@@ -52,7 +52,7 @@ class Stepper:
         if not torch.isfinite(total):
             raise TrainingError(
                 f"the loss became {mean}: try a lower training.learning_rate (it is {self.training.learning_rate:g}), more"
-                " training.warmup_ratio, or training.precision = \"fp32\""
+                ' training.warmup_ratio, or training.precision = "fp32"'
             )
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.accelerator.clip_grad_norm_(trained, self.training.max_grad_norm)
