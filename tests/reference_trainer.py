@@ -1,6 +1,6 @@
 """The rival: transformers' Trainer and PEFT at their best settings, on what a pewb record was trained on.
 
-    python -m tests.reference_trainer results/RECORD.json [--max-steps N]
+    python -m tests.reference_trainer results/RECORD.json
 
 Same backbone files, examples, LoRA, head, schedule, precision (bf16 autocast) and grouping by length; prints both accuracies.
 """
@@ -8,7 +8,6 @@ Same backbone files, examples, LoRA, head, schedule, precision (bf16 autocast) a
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -25,8 +24,11 @@ from transformers import (
     set_seed,
 )
 
-from pewb.recipe import Training
+from pewb.assets import fetch, tasks
+from pewb.recipe import Recipe, TaskTable, Training
+from pewb.record import Metric, Record, read_record
 from pewb.strategies.lora import Lora
+from pewb.tasks import read_examples
 
 
 def lora_config(lora: Lora, target_modules: list[str], head: list[str]) -> LoraConfig:
@@ -106,21 +108,12 @@ def tuned(
     return {"accuracy": sum(right) / len(right), "losses": losses, "seconds": seconds}
 
 
-def main() -> None:
-    from pewb.assets import fetch, tasks
-    from pewb.recipe import Recipe, TaskTable
-    from pewb.record import read_record
-    from pewb.tasks import read_examples
-
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("record", type=Path)
-    record = read_record(parser.parse_args().record)
+def compare(record: Record) -> tuple[Metric, dict[str, Any]]:
+    """Train the rival as `record`'s run was trained, print both accuracies, and return them."""
     recipe = Recipe.model_validate(record.recipe_resolved)
     backbone, task = fetch("backbone", record.backbone), fetch("task", record.task)
-    examples = read_examples(
-        TaskTable.model_validate(tasks()[record.task].spec), task.folder, recipe.limit.model_dump()
-    )
-    splits = {"train": examples.train, "test": examples.test}
+    spec = TaskTable.model_validate(tasks()[record.task].spec)
+    examples = read_examples(spec, task.folder, recipe.limit.model_dump())
     rival = tuned(
         backbone.folder,
         recipe.strategy,
@@ -129,18 +122,20 @@ def main() -> None:
         recipe.training,
         record.seed,
         record.precision == "bf16",
-        splits,
+        {"train": examples.train, "test": examples.test},
     )
-    ours = record.metrics["accuracy"]
-    seconds = record.time.train_seconds
-    print(f"pewb            {ours.value:.4f} [{ours.low:.4f}, {ours.high:.4f}]  {seconds:.0f} s training")
-    inside = ours.low <= rival["accuracy"] <= ours.high
-    print(
-        f"Trainer + PEFT  {rival['accuracy']:.4f} ({'within' if inside else 'OUTSIDE'} pewb's interval)  {rival['seconds']:.0f} s training"
-    )
-    print(
-        json.dumps({"pewb": ours.value, "trainer": rival["accuracy"], "ratio_of_seconds": rival["seconds"] / seconds})
-    )
+    ours, seconds = record.metrics["accuracy"], record.time.train_seconds
+    where = "within" if ours.low <= rival["accuracy"] <= ours.high else "OUTSIDE"
+    print(f"pewb            {ours.value:.4f} [{ours.low:.4f}, {ours.high:.4f}], {seconds:.0f} s of training")
+    print(f"Trainer + PEFT  {rival['accuracy']:.4f} ({where} pewb's interval), {rival['seconds']:.0f} s of training")
+    return ours, rival
+
+
+def main() -> None:
+    """Compare with the record named on the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("record", type=Path)
+    compare(read_record(parser.parse_args().record))
 
 
 if __name__ == "__main__":

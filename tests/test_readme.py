@@ -1,0 +1,60 @@
+"""The README's commands are real ones, and its table of strategies is the code's."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pewb.recipe import load_recipe
+from pewb.strategies import strategies
+from tests.test_recipe import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("pewb ")
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_of_the_readme(command, capsys, monkeypatch, tmp_path):
+    """Cheap commands run; of `run`, the recipe and its overrides are read."""
+    from typer.testing import CliRunner
+
+    from pewb.cli import app
+
+    monkeypatch.chdir(ROOT)
+    _, verb, *arguments = command
+    if verb == "run":
+        overrides = [arguments[place + 1] for place, word in enumerate(arguments) if word == "--set"]
+        assert load_recipe(arguments[0], overrides).recipe
+    elif verb in ("list", "check"):
+        result = CliRunner().invoke(app, [verb, *arguments])
+        assert result.exit_code == 0, result.output
+    elif verb == "leaderboard":
+        result = CliRunner().invoke(app, [verb, "--output", str(tmp_path / "leaderboard.md")])
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / "leaderboard.md").read_text() == (ROOT / "leaderboard.md").read_text()
+    else:
+        assert verb == "fetch"
+
+
+def test_the_table_of_strategies_is_the_codes():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", README, re.MULTILINE))
+    expected = {name: f"{kind.trains} | {kind.default_learning_rate:g}" for name, kind in strategies().items()}
+    assert {name: rows.get(name) for name in expected} == expected
+
+
+def test_the_tree_names_real_files():
+    tree = README[README.index("```\npewb/") :]
+    for name in re.findall(r"^  (\w+\.py|\w+/)", tree, re.MULTILINE):
+        assert (Path(ROOT) / "pewb" / name).exists(), name
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_the_two_commands_are_targets_of_make(target):
+    assert f"make {target}" in README
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -1,0 +1,16 @@
+"""One golden trajectory: it changes only together with `NUMERICS_VERSION`."""
+
+import pytest
+
+from pewb.record import NUMERICS_VERSION
+from pewb.recipe import Training
+from pewb.strategies.lora import Lora
+from tests.training.test_parity import run
+
+GOLDEN = {1: [0.695203, 0.701109, 0.693775, 0.685867, 0.684921, 0.699524]}
+
+
+def test_golden_losses_of_text_classification(tiny_backbone):
+    training = Training(epochs=3, batch_size=6, max_tokens=16, learning_rate=1e-2, schedule="cosine")
+    _, trained = run(tiny_backbone("bert"), Lora(rank=4), training)
+    assert [loss for _, loss in trained.loss] == pytest.approx(GOLDEN[NUMERICS_VERSION], rel=1e-3)
