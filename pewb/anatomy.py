@@ -15,13 +15,25 @@ from typing import Any
 from pewb.errors import RefusedError, nearest
 
 SITE_SUFFIXES: dict[str, tuple[str, ...]] = {
-    "query": ("query", "query_proj", "q_proj", "q_lin", "Attention.q", "attn.q"),
+    "query": ("query", "query_proj", "q_proj", "q_b_proj", "q_gate_proj", "q_lin", "Attention.q", "attn.q"),
     "key": ("key", "key_proj", "k_proj", "k_lin", "Attention.k", "attn.k"),
     "value": ("value", "value_proj", "v_proj", "v_lin", "Attention.v", "attn.v"),
-    "qkv": ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "qkv"),
+    "qkv": (
+        "c_attn",
+        "query_key_value",
+        "qkv_proj",
+        "Wqkv",
+        "qkv",
+        "attention.self.in_proj",
+        "kv_b_proj",
+        "in_proj_qkv",
+        "in_proj_qkvz",
+    ),
     "attention_output": (
         "attention.output.dense",
         "self_attention.dense",
+        "self_attn.dense",
+        "self_attn.output",
         "attention.dense",
         "o_proj",
         "out_proj",
@@ -32,12 +44,45 @@ SITE_SUFFIXES: dict[str, tuple[str, ...]] = {
         "attn.o",
     ),
     "gate": ("gate_proj", "wi_0"),
-    "up": ("intermediate.dense", "up_proj", "gate_up_proj", "c_fc", "fc1", "lin1", "wi", "wi_1", "dense_h_to_4h", "Wi"),
-    "down": ("output.dense", "down_proj", "mlp.c_proj", "fc2", "lin2", "DenseReluDense.wo", "dense_4h_to_h", "mlp.Wo"),
+    "up": (
+        "intermediate.dense",
+        "up_proj",
+        "gate_up_proj",
+        "c_fc",
+        "fc1",
+        "fc_in",
+        "lin1",
+        "wi",
+        "wi_1",
+        "dense_h_to_4h",
+        "Wi",
+        "ffn",
+    ),
+    "down": (
+        "output.dense",
+        "down_proj",
+        "mlp.c_proj",
+        "fc2",
+        "fc_out",
+        "lin2",
+        "DenseReluDense.wo",
+        "dense_4h_to_h",
+        "mlp.Wo",
+        "ffn_output",
+    ),
 }
-"""How architectures call each site; the longest suffix that matches a linear layer's name names its site."""
+"""How architectures call each site; the longest suffix that matches a linear layer's name names its site.
 
-_FUSED_INTO = {"query": "qkv", "key": "qkv", "value": "qkv"}
+`qkv` is any projection that computes several of query, key and value at once.
+"""
+
+_FUSED_IN_QKV = ("query", "key", "value")
+
+_OTHER_SENSES = re.compile(r"(^|\.)(vision|visual|audio)")
+"""Parts of a multi-modal model that text never reaches."""
+
+_READ_AT_LAST_TOKEN = {"modernbert-decoder"}
+"""Decoders whose head is not called `score`."""
 
 
 @dataclass(frozen=True)
@@ -69,33 +114,49 @@ class Anatomy:
         return self.stacks[-1]
 
     def modules(self, sites: Iterable[str]) -> list[str]:
-        """Return the full names of the modules at `sites`, in the model's order.
+        """Return the full names of the modules at `sites`.
 
-        Where an architecture computes query, key and value in one projection, that projection stands for each of them.
+        Where a block computes query, key and value in one projection, that projection stands for each of them.
 
         Raises:
             RefusedError: a site that this architecture does not have.
         """
         found: dict[str, None] = {}
         for site in sites:
-            names = self.site_modules.get(site) or self.site_modules.get(_FUSED_INTO.get(site, ""))
+            names = [*self.site_modules.get(site, ()), *self._fused_modules(site)]
             if not names:
                 allowed = [name for name in SITE_SUFFIXES if name in self.site_modules]
                 raise RefusedError(
-                    f"strategy.targets: the site '{site}' matches nothing in a {self.model_type} model{nearest(site, allowed)};"
-                    f" it has {', '.join(allowed) or 'no site that pewb knows'}"
+                    f"strategy.targets: the site '{site}' matches nothing in a {self.model_type}"
+                    f" model{nearest(site, allowed)}; it has {', '.join(allowed) or 'no site that pewb knows'}"
                 )
             found.update(dict.fromkeys(names))
         return list(found)
 
     def fused(self, sites: Iterable[str]) -> list[str]:
-        """Return those of `sites` that this architecture has only inside one fused projection."""
-        return [site for site in sites if site not in self.site_modules and _FUSED_INTO.get(site) in self.site_modules]
+        """Return those of `sites` that this architecture has, somewhere, only inside one fused projection."""
+        return [site for site in sites if self._fused_modules(site)]
+
+    def _fused_modules(self, site: str) -> list[str]:
+        """Return the fused projections of the blocks that have no projection of their own for `site`."""
+        if site not in _FUSED_IN_QKV:
+            return []
+        blocks = {_parent(name) for name in self.site_modules.get(site, ())}
+        return [name for name in self.site_modules.get("qkv", ()) if _parent(name) not in blocks]
 
     def layer_modules(self, num_top_layers: int) -> list[str]:
-        """Return the names of the last `num_top_layers` layers below the head."""
-        stack = self.top_stack
-        return [f"{stack.path}.{index}" for index in range(stack.num_layers - num_top_layers, stack.num_layers)]
+        """Return the names of the last `num_top_layers` layers below the head.
+
+        XLM keeps a layer's attention and its feed-forward part in two lists side by side; both are returned.
+        """
+        top = self.top_stack
+        beside = [stack.path for stack in self.stacks if _parent(stack.path) == _parent(top.path)]
+        layers = range(top.num_layers - num_top_layers, top.num_layers)
+        return [f"{path}.{index}" for index in layers for path in beside]
+
+
+def _parent(module: str) -> str:
+    return module.rpartition(".")[0]
 
 
 def _site_of(module: str) -> str | None:
@@ -125,53 +186,60 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatom
     sites: dict[str, dict[str, None]] = {}
     for name in names:
         match = re.match(r"(.+?)\.(\d+)\.(.+)\.weight$", name)
-        if not match:
+        site = _site_of(match[3]) if match else None
+        if match is None or site is None or _OTHER_SENSES.search(name):
             continue
-        stack, index, inner = match[1], int(match[2]), match[3]
-        site = _site_of(inner)
-        if site is None:
-            continue
+        stack, index = match[1], int(match[2])
         sizes[stack] = max(sizes.get(stack, 0), index + 1)
         sites.setdefault(site, {})[name.removesuffix(".weight")] = None
-    if not sizes:
+    head = _head_of(names, base)
+    if not sizes or not head:
         raise RefusedError(
-            f"pewb can't tell the layers of a '{config.model_type}' model; name another backbone (pewb list backbones)"
+            f"pewb can't tell the {'head' if sizes else 'layers'} of a '{config.model_type}' model; name another backbone"
+            " (pewb list backbones)"
         )
-    inside = tuple(sizes)
-    head: dict[str, None] = {}
-    for name in names:
-        top, _, rest = name.partition(".")
-        if top != base and not any(stack.startswith(top + ".") or stack == top for stack in inside):
-            head[top] = None
-        elif rest.startswith("pooler."):
-            head[f"{top}.pooler"] = None
     encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+    reads_last = "score" in head or config.model_type in _READ_AT_LAST_TOKEN
     return Anatomy(
         model_type=config.model_type,
         stacks=tuple(Stack(path, count) for path, count in sizes.items()),
         head=tuple(head),
         site_modules={site: tuple(modules) for site, modules in sites.items()},
-        is_encoder=not encoder_decoder and not _reads_last_token(names),
+        is_encoder=not encoder_decoder and not reads_last,
         is_encoder_decoder=encoder_decoder,
     )
 
 
-def _reads_last_token(parameter_names: list[str]) -> bool:
-    """Return whether the head reads the last token: decoders in transformers call that head `score`."""
-    return any(name.split(".")[0] == "score" for name in parameter_names)
+def _head_of(names: list[str], base: str) -> list[str]:
+    """Return the modules outside the backbone, and its pooler if their one linear layer reads it.
+
+    A head that has a dense layer of its own (BigBird's) reads the hidden states, and the pooler is unused.
+    """
+    outside = [name for name in names if name.partition(".")[0] != base]
+    head = list(dict.fromkeys(name.partition(".")[0] for name in outside))
+    is_one_layer = all(name.count(".") == 1 for name in outside) and len(head) == 1
+    has_pooler = any(name.startswith(f"{base}.pooler.") for name in names)
+    return [f"{base}.pooler", *head] if has_pooler and is_one_layer else head
 
 
-_OFFSET_POSITIONS = {
-    "roberta",
-    "xlm-roberta",
+_POSITIONS_START_AFTER_PADDING = {
     "camembert",
-    "xlm-roberta-xl",
-    "roberta-prelayernorm",
     "data2vec-text",
+    "esm",
+    "ibert",
+    "layoutlmv3",
+    "lilt",
     "longformer",
+    "luke",
+    "markuplm",
     "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
 }
-_POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
+_POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 
 
 def longest_input(config: Mapping[str, Any]) -> int | None:
@@ -179,9 +247,12 @@ def longest_input(config: Mapping[str, Any]) -> int | None:
 
     RoBERTa's family numbers its positions from `pad_token_id + 1`, so it reads fewer than its table holds.
     """
+    config = config.get("text_config") or config
+    keys = _POSITION_KEYS
     if config.get("relative_attention_num_buckets"):
-        return None
-    limit = next((config[key] for key in _POSITION_KEYS if isinstance(config.get(key), int)), None)
-    if limit is not None and config.get("model_type") in _OFFSET_POSITIONS:
-        return int(limit) - int(config.get("pad_token_id") or 1) - 1
+        keys = keys[:1]  # T5's `n_positions` is no table; MPNet has a table beside its relative positions.
+    limit = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
+    if limit is not None and config.get("model_type") in _POSITIONS_START_AFTER_PADDING:
+        padding = config.get("pad_token_id")
+        return int(limit) - (1 if padding is None else int(padding)) - 1
     return limit

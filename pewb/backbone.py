@@ -9,31 +9,28 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
+from transformers import PreTrainedConfig
 
 from pewb.anatomy import Anatomy, anatomy_of, longest_input
 from pewb.errors import InputError, RefusedError
 from pewb.quantization import keep_trainable_after_evaluation
 
-_DROPOUT_KEYS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "classifier_dropout_prob",
-    "cls_dropout",
-    "pooler_dropout",
-    "hidden_dropout",
-    "attention_dropout",
-    "activation_dropout",
-    "dropout",
-    "dropout_rate",
-    "seq_classif_dropout",
-    "resid_pdrop",
-    "embd_pdrop",
-    "attn_pdrop",
-    "summary_first_dropout",
-    "summary_last_dropout",
+_BAD_FILES = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    RuntimeError,
+    StrictDataclassError,
+    SafetensorError,
 )
+"""What transformers raises for files that it can't make sense of."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,16 @@ def read_blueprint(folder: Path, labels: Sequence[str], dropout: float | None = 
     if (folder / "config.json").is_file():
         gguf_file = None
     try:
-        config = AutoConfig.from_pretrained(folder, **_gguf(gguf_file))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"backbone: the configuration can't be read: {_first_line(error)}") from None
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **_gguf(gguf_file))
+    except _BAD_FILES as error:
+        raise InputError(
+            f"backbone: the configuration in {folder} can't be read: {_in_one_line(error)};"
+            " mend its config.json or name another backbone (pewb list backbones)"
+        ) from None
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise RefusedError(
-            f"backbone: transformers has no sequence classification head for '{config.model_type}' models; name another (pewb list backbones)"
+            f"backbone: transformers has no sequence classification head for '{config.model_type}' models;"
+            " name another (pewb list backbones)"
         )
     model_class = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     config.num_labels = len(labels)
@@ -73,12 +74,29 @@ def read_blueprint(folder: Path, labels: Sequence[str], dropout: float | None = 
     config.label2id = {label: number for number, label in enumerate(labels)}
     config.problem_type = "single_label_classification"
     if dropout is not None:
-        for key in _DROPOUT_KEYS:
-            if getattr(config, key, None) is not None:
-                setattr(config, key, dropout)
-    virtual = build_virtual(model_class, config)
+        _set_dropout(config, dropout)
+    try:
+        virtual = build_virtual(model_class, config)
+    except _BAD_FILES as error:
+        raise InputError(
+            f"backbone: no model can be built from the configuration in {folder}: {_in_one_line(error)};"
+            " mend its config.json or name another backbone (pewb list backbones)"
+        ) from None
     anatomy = anatomy_of(config, (name for name, _ in virtual.named_parameters()), virtual.base_model_prefix)
     return Blueprint(folder, gguf_file, config, model_class, anatomy)
+
+
+def _set_dropout(config: Any, probability: float) -> None:
+    """Write `probability` over every dropout that `config` or a part of it names, whatever the architecture calls it."""
+    for key, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            _set_dropout(value, probability)
+        elif (
+            ("dropout" in key or key.endswith("pdrop"))
+            and isinstance(value, (int, float))
+            and not isinstance(value, bool)
+        ):
+            setattr(config, key, probability)
 
 
 def build_virtual(model_class: Any, config: Any) -> Any:
@@ -98,17 +116,25 @@ def load_tokenizer(blueprint: Blueprint, padding_side: str) -> Any:
     """
     from transformers import AutoTokenizer
 
+    way_out = "put the files in its folder that its tokenizer's save_pretrained writes"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(blueprint.folder, **_gguf(blueprint.gguf_file))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"backbone: no tokenizer can be read from its files: {_first_line(error)}") from None
-    if tokenizer.pad_token_id is None:
+        tokenizer = AutoTokenizer.from_pretrained(
+            blueprint.folder, trust_remote_code=False, **_gguf(blueprint.gguf_file)
+        )
+    except _BAD_FILES as error:
+        raise InputError(
+            f"backbone: no tokenizer can be read from its files: {_in_one_line(error)}; {way_out}"
+        ) from None
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise InputError(f"backbone: {blueprint.folder} has no tokenizer; {way_out}")
+    text_config = blueprint.config.get_text_config()
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= text_config.vocab_size:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
         raise InputError(
             "backbone: its tokenizer has neither a pad token nor an end token; add one to its tokenizer_config.json"
         )
-    blueprint.config.pad_token_id = tokenizer.pad_token_id
+    blueprint.config.pad_token_id = text_config.pad_token_id = tokenizer.pad_token_id
     anatomy = blueprint.anatomy
     tokenizer.padding_side = "right" if anatomy.is_encoder or anatomy.is_encoder_decoder else padding_side
     return tokenizer
@@ -137,37 +163,62 @@ def load_backbone(blueprint: Blueprint, quantization_config: Any, device: torch.
     Raises:
         InputError: the weights are missing, damaged or of another shape.
     """
-    arguments: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
-    load: Callable[..., Any] = blueprint.model_class.from_pretrained
+    quantized: dict[str, Any] = {"quantization_config": quantization_config, "device_map": {"": device}}
+    folder = blueprint.folder
     try:
         if blueprint.gguf_file:
-            model = load(blueprint.folder, config=blueprint.config, gguf_file=blueprint.gguf_file, dtype=torch.float32)
+            model = _checked_load(blueprint, folder, gguf_file=blueprint.gguf_file)
             _forget_gguf(model)
             if quantization_config is not None:
-                model = _requantized(model, load, quantization_config, arguments | {"device_map": {"": device}})
-        elif quantization_config is not None:
-            model = load(
-                blueprint.folder,
-                config=blueprint.config,
-                quantization_config=quantization_config,
-                device_map={"": device},
-                **arguments,
-            )
+                model = _requantized(model, blueprint, quantized)
         else:
-            model = load(blueprint.folder, config=blueprint.config, **arguments)
-    except (OSError, ValueError, RuntimeError) as error:
+            options = {} if quantization_config is None else quantized
+            model = _checked_load(blueprint, folder, use_safetensors=True, **options)
+    except _BAD_FILES as error:
         if "memory" in str(error).lower():
             raise
-        raise InputError(f"backbone: the weights can't be loaded: {_first_line(error)}") from None
+        raise InputError(
+            f"backbone: the weights in {folder} can't be loaded: {_in_one_line(error)};"
+            " fetch them again, or name another backbone (pewb list backbones)"
+        ) from None
     keep_trainable_after_evaluation(model)
     return model
 
 
-def _requantized(model: Any, load: Callable[..., Any], quantization_config: Any, arguments: dict[str, Any]) -> Any:
+def _checked_load(blueprint: Blueprint, folder: Path | str, **options: Any) -> Any:
+    """Load the model from `folder`, and see that every layer got its weights: transformers would draw new ones.
+
+    Raises:
+        InputError: the files lack a layer's weights, or have another shape.
+    """
+    load: Callable[..., Any] = blueprint.model_class.from_pretrained
+    model, report = load(
+        folder,
+        config=blueprint.config,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **options,
+    )
+    anatomy = blueprint.anatomy
+    layers = tuple(stack.path + "." for stack in anatomy.stacks)
+    head = tuple(name + "." for name in anatomy.head)
+    missing = sorted(name for name in report["missing_keys"] if name.startswith(layers))
+    other = sorted(name for name, *_ in report["mismatched_keys"] if not name.startswith(head))
+    if missing or other:
+        fault = f"lack '{missing[0]}'" if missing else f"have '{other[0]}' in another shape"
+        raise InputError(
+            f"backbone: the weights in {folder} {fault} ({len(missing) or len(other)} such tensors), so they are not of"
+            " the model that its config.json describes; name a folder whose files belong together"
+        )
+    return model
+
+
+def _requantized(model: Any, blueprint: Blueprint, options: dict[str, Any]) -> Any:
     """Return `model` quantised: bitsandbytes quantises while loading, so the weights go through a folder."""
     with TemporaryDirectory(prefix="pewb-") as folder:
         model.save_pretrained(folder)
-        return load(folder, config=model.config, quantization_config=quantization_config, **arguments)
+        return _checked_load(blueprint, folder, use_safetensors=True, **options)
 
 
 def _forget_gguf(model: Any) -> None:
@@ -182,5 +233,7 @@ def _gguf(name: str | None) -> dict[str, str]:
     return {"gguf_file": name} if name else {}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _in_one_line(error: BaseException) -> str:
+    """Return what `error` says, in one line; a bare key says nothing, so its type goes before it."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__} {text}" if isinstance(error, KeyError) or not text else text[:300]

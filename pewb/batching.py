@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +86,3 @@ def longest_first(batches: list[list[int]], lengths: Sequence[int], count: int) 
     return [batches[number] for number in front] + [
         batch for number, batch in enumerate(batches) if number not in set(front)
     ]
-
-
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Yield every example once, the longest first, for evaluation."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -29,8 +31,8 @@ app = typer.Typer(
     help="Which fine-tuning strategy for your backbone, your task and your GPU budget? **pewb** trains, measures, compares.\n\n"
     "Start with `pewb run recipes/lora_sst2.toml`; then read `leaderboard.md`.",
 )
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A TOML recipe, such as recipes/lora_sst2.toml.")
@@ -60,6 +62,11 @@ def run(
 
     Every run gets its own process and one record in the results folder, whether it succeeds, fails or runs out of memory.
     Exit status: 0 done, 1 a run failed, 2 the input is wrong.
+
+    For example:
+
+    - `pewb run recipes/lora_sst2.toml`
+    - `pewb run recipes/lora_sst2.toml --set strategy=head_only --set training.epochs=1`
     """
     from pewb.recipe import load_recipe
     from pewb.runner import run as run_recipe
@@ -68,14 +75,17 @@ def run(
     try:
         with _reporting() as reporter:
             done = run_recipe(loaded, results, reporter)
-    finally:
+    except KeyboardInterrupt:
         if results.is_dir():
-            page = _redraw(results)
+            _redraw_if_possible(results)
+        raise
+    page = _redraw_if_possible(results)
     if as_json:
         _print_json({"runs": [record.summary(path) for record, path in done]})
     else:
         _print_runs(done)
-        out.print(f"[dim]{page} holds the comparison over all records in {results}/[/]")
+        if page:
+            out.print(f"[dim]{escape(str(page))} holds the comparison over all records in {escape(str(results))}/[/]")
     if any(record.status != "success" for record, _ in done):
         raise typer.Exit(1)
 
@@ -92,10 +102,10 @@ def check(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOpti
         _print_json({"recipe": loaded.recipe.model_dump(mode="json"), "facts": facts})
         return
     out.print(
-        f"[green]{recipe} is right[/]: {loaded.recipe.strategy.kind}, quantization {loaded.recipe.quantization}, learning rate {loaded.recipe.training.learning_rate:g}"
+        f"[green]{escape(str(recipe))} is right[/]: {loaded.recipe.strategy.kind}, quantization {loaded.recipe.quantization}, learning rate {loaded.recipe.training.learning_rate:g}"
     )
     for fact in facts:
-        out.print(f"  {fact}")
+        out.print(f"  {fact}", markup=False)
 
 
 @app.command("list")
@@ -141,7 +151,8 @@ def fetch(
         _print_json({"assets": [asset.to_record().model_dump() | {"folder": str(asset.folder)} for asset in assets]})
         return
     for asset in assets:
-        out.print(f"[bold]{asset.name}[/]  {asset.source}  {len(asset.digests)} files, verified, in {asset.folder}")
+        out.print(f"[bold]{escape(asset.name)}[/]", end="")
+        out.print(f"  {asset.source}  {len(asset.digests)} files, verified, in {asset.folder}", markup=False)
 
 
 @app.command()
@@ -164,7 +175,7 @@ def leaderboard(
         _print_json(board.to_json())
         return
     _print_leaderboard(board)
-    out.print(f"[dim]written to {page}[/]")
+    out.print(f"[dim]written to {escape(str(page))}[/]")
 
 
 def _redraw(results: Path, output: Path | None = None) -> Path:
@@ -173,6 +184,15 @@ def _redraw(results: Path, output: Path | None = None) -> Path:
     page = output or results.parent / "leaderboard.md"
     Leaderboard.from_results(results).write(page)
     return page
+
+
+def _redraw_if_possible(results: Path) -> Path | None:
+    """Redraw the page after runs; what hinders that must not hide what they brought."""
+    try:
+        return _redraw(results)
+    except (PewbError, OSError) as error:
+        err.print(f"the leaderboard is not redrawn: {error}", markup=False, soft_wrap=True)
+        return None
 
 
 def _strategy_rows() -> list[dict[str, Any]]:
@@ -226,7 +246,8 @@ def _backbone_rows() -> list[dict[str, Any]]:
 def _print_entry(row: dict[str, Any]) -> None:
     """Print one entry of a list: its name and description, and its facts indented below."""
     facts = dict(row)
-    out.print(f"[bold]{facts.pop('name')}[/]  {facts.pop('description')}")
+    title = Text.assemble((facts.pop("name"), "bold"), "  ", facts.pop("description"))
+    out.print(title, soft_wrap=not out.is_terminal)
     text = "; ".join(f"{name.replace('_', ' ')} {_cell(value)}" for name, value in facts.items() if value != [])
     out.print(Padding(Text(text, style="dim"), (0, 0, 0, 4)), soft_wrap=False)
 
@@ -246,52 +267,70 @@ def _cell(value: Any) -> str:
 def _print_runs(done: list[Any]) -> None:
     for record, path in done:
         good = record.status == "success"
+        out.print()
         out.print(
-            f"\n[bold]{record.strategy}[/] on {record.backbone}, {record.task}, seed {record.seed}: [{'green' if good else 'red'}]{record.status}[/]"
+            Text.assemble(
+                (record.strategy, "bold"),
+                f" on {record.backbone}, {record.task}, seed {record.seed}: ",
+                (record.status, "green" if good else "red"),
+            )
         )
-        if record.reason:
-            out.print(f"  {record.reason}")
-        for name, metric in record.metrics.items():
-            untouched = record.baseline.get(name)
-            before = f"   untouched model {untouched.value:.3f}" if untouched else ""
-            out.print(
-                f"  {name.replace('_', ' '):<21}{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]{before}",
-                markup=False,
-            )
-        if record.parameters:
-            share = record.parameters.trainable / record.parameters.total
-            out.print(
-                f"  trainable            {format_count(record.parameters.trainable)} of {format_count(record.parameters.total)} ({share:.2%}), head {format_count(record.parameters.head)}"
-            )
-        if good:
-            peak = record.memory.train
-            rate = record.time.samples_per_second or 0
-            out.print(
-                f"  memory in training   {format_bytes(peak.peak_reserved_bytes or peak.peak_allocated_bytes)} of tensors, {format_bytes(peak.peak_resident_bytes)} resident"
-            )
-            out.print(
-                f"  time                 {format_seconds(record.time.train_seconds)} training at {rate:.0f} samples/s, {format_seconds(record.time.total_seconds)} in all ({record.precision})"
-            )
-            out.print(f"  to ship              {format_bytes(record.shipped_bytes)} in {path.parent / record.model}")
-        for warning in record.warnings:
-            out.print(f"  [yellow]warning[/]              {warning}")
-        out.print(f"  record               {path}")
+        for name, text in _facts(record, path):
+            style = "yellow" if name == "warning" else ""
+            out.print(Text.assemble("  ", (f"{name:<21}", style), text))
+
+
+def _facts(record: Any, path: Path) -> Iterator[tuple[str, str]]:
+    """Yield what the screen says of a run: a name and a text for each line."""
+    if record.reason:
+        yield "reason", record.reason.splitlines()[0]
+    for name, metric in record.metrics.items():
+        untouched = record.baseline.get(name)
+        before = f"   untouched model {untouched.value:.3f}" if untouched else ""
+        yield name.replace("_", " "), f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]{before}"
+    if record.parameters:
+        counts = record.parameters
+        trainable, total, head = map(format_count, (counts.trainable, counts.total, counts.head))
+        yield "trainable", f"{trainable} of {total} ({counts.trainable / counts.total:.2%}), head {head}"
+    if record.status == "success":
+        peak, time_ = record.memory.train, record.time
+        held = f"{format_bytes(peak.peak_reserved_bytes)} reserved, " if peak.peak_reserved_bytes is not None else ""
+        live, resident = format_bytes(peak.peak_allocated_bytes), format_bytes(peak.peak_resident_bytes)
+        yield "memory in training", f"{live} of live tensors, {held}{resident} resident"
+        took, total = format_seconds(time_.train_seconds), format_seconds(time_.total_seconds)
+        yield "time", f"{took} training at {time_.samples_per_second or 0:.0f} samples/s, {total} in all"
+        yield "precision", record.precision
+        yield "to ship", f"{format_bytes(record.shipped_bytes)} in {path.parent / record.model}"
+    yield from (("notice", text) for text in record.notices)
+    yield from (("warning", text) for text in record.warnings)
+    if record.traceback and record.status == "failed":
+        yield "traceback", "in the record"
+    yield "record", str(path)
 
 
 def _print_leaderboard(board: Any) -> None:
     for group in board.groups:
         columns, rows = group.to_table()
-        table = Table(title=group.title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-        for number, name in enumerate(columns):
-            table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+        table = Table(title=Text(group.title), title_justify="left", box=None, header_style="bold", pad_edge=False)
+        for name in columns:
+            words = name in (columns[0], columns[-1])
+            table.add_column(
+                name, justify="left" if words else "right", overflow="fold", no_wrap=not words and out.width >= 100
+            )
+        details = []
         for row in rows:
-            table.add_row(*row)
+            status, *detail = re.split(r"[:;] ", row[-1], maxsplit=1)
+            table.add_row(*map(Text, [*row[:-1], status]))
+            details += [f"{row[0]}: {text}" for text in detail]
         out.print(table, soft_wrap=False)
+        for text in details:
+            out.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)), soft_wrap=False)
         out.print()
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    can_all = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=not can_all) + "\n")
 
 
 class _Bar:
@@ -299,18 +338,24 @@ class _Bar:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._stage = ""
-        self._task: Any = None
+        self._tasks: dict[str, tuple[TaskID, float]] = {}
+        """For each stage its bar, which is kept while another is shown, and how far it has come."""
 
     def notice(self, text: str) -> None:
         self._progress.console.print(text, markup=False)
 
     def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
-        if stage != self._stage:
-            if self._task is not None:
-                self._progress.remove_task(self._task)
-            self._stage, self._task = stage, self._progress.add_task(stage, total=total)
-        self._progress.update(self._task, completed=done, total=total, detail=detail)
+        for other, (task, before) in list(self._tasks.items()):
+            if other == stage and done < before:  # it begins anew
+                self._progress.remove_task(task)
+                del self._tasks[stage]
+            elif other != stage:
+                self._progress.update(task, visible=False)
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total, detail=detail), done
+        task = self._tasks[stage][0]
+        self._tasks[stage] = task, done
+        self._progress.update(task, completed=done, total=total, detail=detail, visible=True)
 
 
 class _Lines:
@@ -338,11 +383,10 @@ def _reporting() -> Iterator[_Bar | _Lines]:
         yield _Lines()
         return
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=max(8, min(30, err.width - 70))),  # 80 columns hold the rest of a training's line
         TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=err, transient=True) as progress:
@@ -360,6 +404,10 @@ def main() -> None:
     except PewbError as error:
         err.print(str(error), markup=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("interrupted; what was done is recorded")
-        sys.exit(130)
+    except OSError as error:
+        err.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == 130:  # typer's, after an interrupt
+            err.print("interrupted; what was done is recorded")
+        raise

@@ -93,8 +93,9 @@ def limit_memory(device: torch.device, limit_bytes: int | None) -> None:
     """Keep a CUDA GPU's allocator below `limit_bytes`; a CPU is kept to it by `measurement.memory`."""
     if limit_bytes is None or device.type != "cuda":
         return
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), device)
+    index = torch.cuda.current_device()
+    total = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), index)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -191,9 +191,9 @@ def run_name(backbone: str, task: str, strategy: str, quantization: str, seed: i
 
 
 def free_name(results: Path, name: str) -> str:
-    """Return `name`, or `name-2`, `name-3` … if a record of that name is already there."""
+    """Return `name`, or `name-2`, `name-3` … if that name has a record, or a log of a run that has none (yet)."""
     candidate, count = name, 1
-    while (results / f"{candidate}.json").exists():
+    while (results / f"{candidate}.json").exists() or (results / "logs" / f"{candidate}.log").exists():
         count += 1
         candidate = f"{name}-{count}"
     return candidate

@@ -2,6 +2,7 @@ import os
 
 for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
     os.environ.setdefault(name, "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread only waits
 
 from pathlib import Path  # noqa: E402
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pewb.assets.missing import MissingError, one_line
 
-PROBE_SECONDS = 4.0
+PROBE_SECONDS = 3.0
 """How long the hub may take, all in all, to say what a repository holds."""
 
 _unreachable: dict[str, str] = {}

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from pewb.batching import Encoded, batches_by_length, collate
+from pewb.batching import Encoded, collate
+from pewb.errors import OutOfMemoryError, TrainingError
 from pewb.evaluation.metrics import classification_metrics, confusion
+from pewb.measurement.memory import is_out_of_memory
 from pewb.record import Confusion, Metric
 from pewb.reporting import Reporter
 
@@ -56,28 +58,54 @@ def predict(
 ) -> Predictions:
     """Run `model` in evaluation mode over `data`, the longest batch first, and leave it in the mode it was in.
 
+    Where memory runs out, batches are halved from there on.
+
     Args:
         model: gives logits (batch, classes).
         tokenizer: pads the batches.
         data: the tokenised examples.
-        batch_size: examples at once.
+        batch_size: examples at once, if they fit.
         autocast: gives the context in which the model computes (accelerate's `autocast`).
         reporter: told of the progress, as `stage`.
         stage: what this is, for the user.
         around_longest: gives a context for the first batch, which takes the most memory.
+
+    Raises:
+        OutOfMemoryError: one example at a time does not fit.
+        TrainingError: the model's logits are not numbers.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    rows: list[torch.Tensor | None] = [None] * len(data)
-    done = 0
-    for indices in batches_by_length(data.lengths, batch_size):
-        inputs, _ = collate(tokenizer, data, indices, device)
-        with around_longest() if done == 0 else nullcontext(), autocast():
-            logits = model(**inputs).logits
-        for index, row in zip(indices, logits.float().softmax(-1).cpu(), strict=True):
-            rows[index] = row
-        done += len(indices)
-        reporter.progress(stage, done, len(data))
+    order = sorted(range(len(data)), key=lambda index: -data.lengths[index])
+    done: list[torch.Tensor] = []
+    num_done = 0
+    while num_done < len(order):
+        indices = order[num_done : num_done + batch_size]
+        try:
+            inputs, _ = collate(tokenizer, data, indices, device)
+            with around_longest() if num_done == 0 else nullcontext(), autocast():
+                logits = model(**inputs).logits
+            done.append(logits.float().softmax(-1).cpu())
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(indices) == 1:
+                raise OutOfMemoryError(f"{stage}: one example at a time does not fit: {_first_line(error)}") from None
+            batch_size = (len(indices) + 1) // 2
+            continue
+        num_done += len(indices)
+        reporter.progress(stage, num_done, len(data))
     model.train(was_training)
-    return Predictions(torch.stack([row for row in rows if row is not None]), data.labels)
+    probabilities = torch.empty_like(torch.cat(done))
+    probabilities[order] = torch.cat(done)
+    if not probabilities.isfinite().all():
+        raise TrainingError(
+            f"{stage}: the model's outputs are not numbers; try a lower training.learning_rate or"
+            ' training.precision = "fp32"'
+        )
+    return Predictions(probabilities, data.labels)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -77,7 +77,7 @@ class PhaseMemory:
 
     def __init__(self, device: torch.device, limit_bytes: int | None = None) -> None:
         """Measure on `device`, which is kept to `limit_bytes`."""
-        self._device = device
+        self._has_statistics = device.type in ("cuda", "xpu")
         self._limit = limit_bytes
         self._allocated: int | None = None
         self._reserved: int | None = None
@@ -93,32 +93,29 @@ class PhaseMemory:
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Measure what runs inside: on a GPU by the allocator's own statistics, everywhere the resident set."""
-        gpu = self._device.type != "cpu"
-        if gpu:
+        if self._has_statistics:
             torch.accelerator.reset_peak_memory_stats()
         with _resident_sampled(self._saw_resident):
             try:
                 yield
             finally:
-                if gpu:
+                if self._has_statistics:
                     self._allocated = max(self._allocated or 0, torch.accelerator.max_memory_allocated())
                     self._reserved = max(self._reserved or 0, torch.accelerator.max_memory_reserved())
 
     @contextmanager
     def tracked(self, existing: Callable[[], Iterable[torch.Tensor]]) -> Iterator[None]:
-        """Follow live tensors on a CPU, which has no statistics of its own; costs time, so for a few steps only.
+        """Follow live tensors where the device has no statistics of its own; costs time, so for a few steps only.
 
         `existing` gives the tensors that are there before: parameters, buffers, gradients, optimizer state.
         """
-        if self._device.type != "cpu":
+        if self._has_statistics:
             yield
             return
         mode = LiveTensors(existing(), self._limit)
-        try:
-            with mode:
-                yield
-        finally:
-            self._allocated = max(self._allocated or 0, mode.peak_bytes)
+        with mode:
+            yield
+        self._allocated = max(self._allocated or 0, mode.peak_bytes)  # not of an attempt that ran out of memory
 
     def _saw_resident(self, resident_bytes: int) -> None:
         self._resident = max(self._resident or 0, resident_bytes)

@@ -8,7 +8,7 @@ from pewb.recipe import LoadedRecipe
 from pewb.record import Record
 from pewb.reporting import Reporter, Silent
 from pewb.runner.prepare import prepare
-from pewb.runner.process import run_in_process
+from pewb.runner.process import reserve, run_in_process
 
 __all__ = ["prepare", "run"]
 
@@ -25,7 +25,8 @@ def run(
     """
     reporter = reporter or Silent()
     done = []
-    for job in prepare(loaded, Path(results), reporter):
+    for prepared in prepare(loaded, Path(results), reporter):
+        job = reserve(prepared)
         reporter.notice(f"run {job.run}")
         done.append(run_in_process(job, reporter))
     return done

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sysconfig
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pewb.assets import cache_folder
 from pewb.recipe import Recipe, TaskTable
 from pewb.record import AssetRecord, Record, Status
 
@@ -50,7 +53,9 @@ class Job(BaseModel):
         """Where the libraries' own output goes."""
         return self.results / "logs" / f"{self.run}.log"
 
-    def record(self, status: Status, **measured: Any) -> Record:
+    def record(
+        self, status: Status, reason: str | None = None, traceback: str | None = None, **measured: Any
+    ) -> Record:
         """Return the run's record, with what was `measured`; `warnings` and `notices` are added to the job's own."""
         strategy = self.recipe.strategy
         training = self.recipe.training
@@ -61,6 +66,8 @@ class Job(BaseModel):
             run=self.run,
             identity=self.identity,
             status=status,
+            reason=reason and self._without_own_paths(reason),
+            traceback=traceback and self._without_own_paths(traceback),
             warnings=[*self.warnings, *measured.pop("warnings", [])],
             notices=[*self.notices, *measured.pop("notices", [])],
             started_at=self.started_at,
@@ -77,3 +84,20 @@ class Job(BaseModel):
             main_metric=self.task.main_metric,
             **measured,
         )
+
+    def _without_own_paths(self, text: str) -> str:
+        """Return `text` without the folders of this computer: records are shared."""
+        names = {
+            self.backbone_folder: self.backbone,
+            self.task_folder: self.task_name,
+            Path(sysconfig.get_path("purelib")): "site-packages",
+            Path(sysconfig.get_path("stdlib")): "python",
+            cache_folder(): "PEWB_CACHE",
+            Path(__file__).parents[2]: ".",
+            Path.cwd(): ".",
+            Path.home(): "~",
+        }
+        for folder in sorted(names, key=lambda path: -len(str(path))):
+            if folder.is_absolute() and folder != Path(folder.anchor):
+                text = re.sub(rf"{re.escape(str(folder))}(?![\w.-])", lambda _, name=names[folder]: name, text)  # type: ignore[misc]
+        return text

@@ -9,7 +9,7 @@ from pewb.assets import Asset, backbones, cached, digest_file, fetch, fetch_firs
 from pewb.assets import tasks as catalogue_tasks
 from pewb.errors import InputError, nearest
 from pewb.recipe import LoadedRecipe, Recipe, TaskTable
-from pewb.record import AssetRecord, free_name, identity_of, run_name
+from pewb.record import AssetRecord, identity_of, run_name
 from pewb.reporting import Reporter
 from pewb.runner.job import Job, now
 from pewb.tasks import read_examples
@@ -40,7 +40,7 @@ def prepare(loaded: LoadedRecipe, results: Path, reporter: Reporter) -> list[Job
         )
         jobs.append(
             Job(
-                run=free_name(results, name),
+                run=name,
                 identity=identity,
                 results=results,
                 seed=seed,

@@ -45,10 +45,14 @@ class Events:
 
 
 def main(job_file: str) -> int:
-    """Do the job in `job_file`; 0 if there is a record, 2 if the input was at fault and there is none."""
+    """Do the job in `job_file`, with events on standard output and everything else on standard error."""
     events = Events(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
-    job = Job.model_validate_json(Path(job_file).read_text(encoding="utf-8"))
+    return do(Job.model_validate_json(Path(job_file).read_text(encoding="utf-8")), events)
+
+
+def do(job: Job, events: Events) -> int:
+    """Do `job` and record it whatever becomes of it; 0 if there is a record, 2 if the input was at fault."""
     measured: dict[str, Any] = {}
     try:
         status, reason = "success", None
@@ -65,9 +69,8 @@ def main(job_file: str) -> int:
         status = "out_of_memory" if is_out_of_memory(error) else "failed"
         reason = f"{type(error).__name__}: {error}" if not type(error).__module__.startswith("pewb.") else str(error)
         measured["traceback"] = traceback.format_exc()
-    record: Record = job.record(status, reason=reason, **_finished(measured))  # type: ignore[arg-type]
-    path = write_record(record, job.results)
-    events.send("record", path=str(path))
+    record: Record = job.record(status, reason=reason, **_finished(job, measured))  # type: ignore[arg-type]
+    write_record(record, job.results)
     return 0
 
 
@@ -94,8 +97,9 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
     measured["device"] = {"kind": device.type, "name": device_name(device), "memory_limit_bytes": limit}
     measured["environment"] = environment(device)
     measured["precision"] = computing.precision
-
     examples = read_examples(job.task, job.task_folder, recipe.limit.model_dump())
+    measured["data"] = examples.facts()
+    events.send("known", facts=dict(measured))
     events.progress(f"loading {job.backbone}", 0, None)
     assembled = assembly.load(
         job.backbone_public_name,
@@ -116,7 +120,7 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
         name: encode(assembled.tokenizer, split.texts, split.labels, training.max_tokens)
         for name, split in (("train", examples.train), ("validation", examples.validation), ("test", examples.test))
     }
-    measured["data"] = examples.facts() | {f"{name}_cut": encoded.num_cut for name, encoded in splits.items()}
+    measured["data"] |= {f"{name}_cut": encoded.num_cut for name, encoded in splits.items()}
     cut = splits["train"].num_cut
     if cut:
         warnings.append(f"{cut} of {len(splits['train'])} training texts were cut to {training.max_tokens} tokens")
@@ -177,7 +181,7 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
     times["total_seconds"] = time.perf_counter() - started
 
 
-def _finished(measured: dict[str, Any]) -> dict[str, Any]:
+def _finished(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
     """Return what was measured so far as a record's fields."""
     fields = dict(measured)
     trained = fields.pop("trained", None)
@@ -185,12 +189,20 @@ def _finished(measured: dict[str, Any]) -> dict[str, Any]:
     peaks = fields.pop("peaks", None)
     if peaks:
         fields["memory"] = Memory(train=peaks[0].peak, evaluation=peaks[1].peak)
+    told = list(fields.get("notices", []))
     if trained:
         fields["curves"] = trained.curves
         fields["micro_batch_size"] = trained.micro_batch_size
         times = times | trained.rates() | ({"train_seconds": trained.seconds} if trained.num_steps else {})
+        training = job.recipe.training
+        asked = min(training.micro_batch_size or training.batch_size, training.batch_size)
+        if trained.micro_batch_size and trained.micro_batch_size < asked:
+            told.append(
+                f"micro-batches of {trained.micro_batch_size}, not {asked}, to fit the memory; batch_size is unchanged"
+            )
         if trained.stopped_at:
-            fields["warnings"] = [*fields.get("warnings", []), f"stopped early at step {trained.stopped_at}"]
+            told.append(f"stopped early at step {trained.stopped_at}, and went back to step {trained.best_step}")
+    fields["notices"] = told
     fields["time"] = Time(**{name: round(value, 3) for name, value in times.items()})
     return fields
 

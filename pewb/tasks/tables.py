@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,13 +34,13 @@ def files_of(folder: Path, pattern: str, key: str) -> list[Path]:
     direct = folder / pattern
     if direct.is_file():
         return [direct]
-    found = sorted(path for path in folder.glob(pattern) if path.is_file()) if not Path(pattern).is_absolute() else []
-    if not found:
+    found = [folder / name for name in sorted(glob(pattern, root_dir=folder, recursive=True))]
+    files = [path for path in found if path.is_file()]
+    if not files:
         near = [path.name for path in direct.parent.iterdir() if path.is_file()] if direct.parent.is_dir() else []
-        raise InputError(
-            f"task.{key}: no file '{pattern}'{nearest(Path(pattern).name, near)}; paths are taken from the current folder"
-        )
-    return found
+        hint = nearest(Path(pattern).name, near) or "; give a file, or a pattern such as 'data/*.csv'"
+        raise InputError(f"task.{key}: no file '{pattern}' in {folder.resolve()}{hint}")
+    return files
 
 
 def read_table(paths: list[Path], format: Format | None, header: bool) -> pandas.DataFrame:
@@ -49,69 +51,105 @@ def read_table(paths: list[Path], format: Format | None, header: bool) -> pandas
     Raises:
         InputError: the format is unknown or a file is not what its name says.
     """
-    import csv
-
     import pandas
 
-    tables = []
-    for path in paths:
-        kind = format or _FORMATS.get(path.suffix.lower())
-        if kind is None:
+    tables = [_read_file(path, format, header) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        if list(table.columns) != list(tables[0].columns):
             raise InputError(
-                f"{path}: '{path.suffix}' is not a table pewb reads; use .csv, .tsv, .jsonl or .parquet, or set task.format"
+                f"{path}: its columns ({_listed(table)}) are not those of {paths[0]} ({_listed(tables[0])});"
+                " files that are read as one need the same columns"
             )
-        first_line = 0 if header else None
-        try:
-            if kind == "csv":
-                table = pandas.read_csv(
-                    path, header=first_line, dtype=object, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
-                )
-            elif kind == "tsv":
-                table = pandas.read_csv(
-                    path,
-                    sep="\t",
-                    header=first_line,
-                    dtype=object,
-                    keep_default_na=False,
-                    na_values=[""],
-                    quoting=csv.QUOTE_NONE,
-                    encoding="utf-8-sig",
-                )
-            elif kind == "jsonl":
-                is_array = path.read_text(encoding="utf-8-sig")[:64].lstrip().startswith("[")
-                table = pandas.read_json(
-                    path, lines=not is_array, dtype=False, convert_dates=False, encoding="utf-8-sig"
-                )
-            else:
-                table = pandas.read_parquet(path)
-        except (
-            ValueError,
-            OSError,
-            pandas.errors.ParserError,
-            pandas.errors.EmptyDataError,
-            UnicodeDecodeError,
-        ) as error:
-            raise InputError(
-                f"{path} can't be read as {kind}: {str(error).strip()}; mend the file or set task.format"
-            ) from None
-        tables.append(table)
     return tables[0] if len(tables) == 1 else pandas.concat(tables, ignore_index=True)
 
 
-def column(table: pandas.DataFrame, name: str | int, key: str, path: str, header: bool) -> pandas.Series:
-    """Return the column that the recipe's `key` names.
+def _read_file(path: Path, format: Format | None, header: bool) -> pandas.DataFrame:
+    import pandas
+
+    kind = format or _FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(
+            f"{path}: '{path.suffix}' is not a table pewb reads; use .csv, .tsv, .jsonl or .parquet, or set task.format"
+        )
+    if not path.stat().st_size:
+        raise InputError(f"{path} is empty; name a file with examples")
+    try:
+        if kind == "parquet":
+            return pandas.read_parquet(path)
+        if kind == "jsonl":
+            return _read_json(path)
+        return _read_lines(path, kind, header)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {error.object[error.start]:#x} at {error.start}); save it as UTF-8,"
+            f" for example with: iconv -f latin1 -t utf-8 {path.name}"
+        ) from None
+    except (ValueError, OSError, AttributeError) as error:
+        raise InputError(
+            f"{path} can't be read as {kind}: {str(error).strip()}; mend the file or set task.format"
+        ) from None
+
+
+def _read_json(path: Path) -> pandas.DataFrame:
+    import pandas
+
+    is_array = path.read_text(encoding="utf-8-sig")[:64].lstrip().startswith("[")
+    table = pandas.read_json(path, lines=not is_array, dtype=False, convert_dates=False, encoding="utf-8-sig")
+    return table.rename(columns=str)
+
+
+def _read_lines(path: Path, kind: Format, header: bool) -> pandas.DataFrame:
+    """Read a CSV or TSV file; a line with more fields than the first is an error, with fewer it has gaps."""
+    import pandas
+
+    quoting, separator = (csv.QUOTE_MINIMAL, ",") if kind == "csv" else (csv.QUOTE_NONE, "\t")
+    table = pandas.read_csv(
+        path,
+        sep=separator,
+        quoting=quoting,
+        header=None,
+        dtype=object,
+        keep_default_na=False,
+        na_values=[""],
+        encoding="utf-8-sig",
+    )
+    if not header:
+        return table
+    names = table.iloc[0].fillna("").astype(str).str.strip()
+    return table.iloc[1:].set_axis(list(names), axis=1).reset_index(drop=True)
+
+
+def column(table: pandas.DataFrame, name: str | int, key: str, path: str) -> pandas.Series:
+    """Return the column that the recipe's `key` names, by its name or its number.
 
     Raises:
-        InputError: there is no such column.
+        InputError: there is no such column, or more than one.
     """
-    if not header and not isinstance(name, int):
+    matches = [number for number, other in enumerate(table.columns) if name in (other, number)]
+    if len(matches) == 1:
+        return table.iloc[:, matches[0]]
+    if matches:
+        raise InputError(f"task.{key}: {path} has {len(matches)} columns '{name}'; give the number of one, from 0")
+    names = [other for other in table.columns if isinstance(other, str)]
+    if not names:
         raise InputError(
-            f"task.{key}: '{name}' is a name, but header = false: give the column's number, 0 to {len(table.columns) - 1}"
+            f"task.{key}: {path} has no column '{name}': with header = false columns have numbers,"
+            f" 0 to {len(table.columns) - 1}"
         )
-    if name in table.columns:
-        return table[name]
-    names = [str(column) for column in table.columns]
-    hint = nearest(str(name), names)
-    if header and len(names) > 1 and not hint and all(len(text) > 20 or text.lstrip("-").isdigit() for text in names):
-        hint = "; the file seems to have no header line: set header = false and number the columns"
-    raise InputError(f"task.{key}: {path} has no column '{name}'{hint}; it has {', '.join(names[:12])}")
+    raise InputError(
+        f"task.{key}: {path} has no column '{name}'{_why_missing(str(name), names)}; it has {_listed(table)}"
+    )
+
+
+def _why_missing(name: str, names: list[str]) -> str:
+    if any(other.lstrip("-").replace(".", "", 1).isdigit() for other in names):
+        return "; the file seems to have no header line: set header = false and number the columns from 0"
+    if len(names) == 1 and (separator := next((one for one in "\t;|" if one in names[0]), None)):
+        way_out = 'set format = "tsv"' if separator == "\t" else "save it with commas"
+        return f"; its columns seem to be separated by {separator!r}: {way_out}"
+    return nearest(name, names)
+
+
+def _listed(table: pandas.DataFrame) -> str:
+    names = [str(name) if len(str(name)) <= 40 else f"{str(name)[:40]}…" for name in table.columns]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -74,9 +74,26 @@ class TextClassification(BaseModel):
             raise ValueError(
                 f"'{missing}' is missing: give train and test files, or one file as data to have it divided"
             )
-        if isinstance(self.text, list) and not 1 <= len(self.text) <= 2:
-            raise ValueError(f"text names {len(self.text)} columns; give one, or two for pairs")
+        if self.split and not self.data:
+            raise ValueError("split divides one file: name that file as data, or leave split out")
         return self
+
+    @model_validator(mode="after")
+    def _columns_and_classes_make_sense(self) -> TextClassification:
+        if not 1 <= len(self.text_columns) <= 2:
+            raise ValueError(f"text names {len(self.text_columns)} columns; give one, or two for pairs")
+        if self.label in self.text_columns:
+            raise ValueError(f"text and label are the same column, '{self.label}'")
+        if self.labels and len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels names a class twice")
+        if self.binarize and self.labels and len(self.labels) != 2:
+            raise ValueError(f"binarize makes two classes, but labels names {len(self.labels)}")
+        return self
+
+    @property
+    def text_columns(self) -> list[str | int]:
+        """The one or two columns with text."""
+        return self.text if isinstance(self.text, list) else [self.text]
 
     @property
     def main_metric(self) -> str:
@@ -153,9 +170,8 @@ def read_examples(task: TextClassification, folder: Path, limits: dict[str, int 
     raw = {"train": train, "validation": validation, "test": test}
     for name, part in raw.items():
         if not part:
-            raise InputError(f"task: the {name} split is empty; check the file, task.binarize and task.split")
-    names = _class_names(task, raw)
-    index = {name: number for number, name in enumerate(names)}
+            raise InputError(_why_empty(task, name))
+    names, index = _classes(task, raw)
     splits = {
         name: Split([texts for texts, _ in part], [index[label] for _, label in part]).limited(limits.get(name))
         for name, part in raw.items()
@@ -163,7 +179,8 @@ def read_examples(task: TextClassification, folder: Path, limits: dict[str, int 
     if len(set(splits["train"].labels)) < 2:
         only = names[splits["train"].labels[0]]
         raise InputError(
-            f"task.label: every training example has the label '{only}'; classification needs at least two classes"
+            f"task.label: every one of the {len(splits['train'])} training examples has the label '{only}';"
+            " classification needs at least two classes: give more examples, or raise limit.train if it is set"
         )
     return Examples(names, **splits, warnings=_warnings(splits, names))
 
@@ -175,28 +192,52 @@ def _part(rows: _Rows, low: float, high: float) -> _Rows:
     return [row for row in rows if low <= share_of(text_key(row[0])) < high]
 
 
+def _why_empty(task: TextClassification, name: str) -> str:
+    key = "data" if task.data else name
+    if task.binarize:
+        return f"task.{key}: the {name} split is empty; does task.binarize leave anything of it?"
+    if task.data or (name == "validation" and not task.validation):
+        return (
+            f"task: the {name} split is empty: too few different texts to divide by their hash;"
+            " give more examples, or train, validation and test as files of their own"
+        )
+    return f"task.{key}: the {name} split is empty; name a file with examples"
+
+
 def _read(task: TextClassification, folder: Path, key: str) -> _Rows:
     """Return the (texts, label) rows of the file that the task's `key` names."""
     pattern = getattr(task, key)
     if not pattern:
         raise InputError(
-            f"task.{key}: name the file inside '{task.dataset}' that holds the {key} split (a path or a pattern such as 'data/{key}-*.parquet')"
+            f"task.{key}: name the file inside '{task.dataset}' that holds the {key} split"
+            f" (a path or a pattern such as 'data/{key}-*.parquet')"
         )
     table = read_table(files_of(folder, pattern, key), task.format, task.header)
-    columns = task.text if isinstance(task.text, list) else [task.text]
-    texts = [column(table, name, "text", pattern, task.header) for name in columns]
-    labels = column(table, task.label, "label", pattern, task.header)
-    for series, name in [*((series, "text") for series in texts), (labels, "label")]:
-        missing = series.isna()
-        if missing.any():
-            line = int(missing.to_numpy().argmax()) + 1
-            raise InputError(
-                f"task.{name}: {pattern} has {int(missing.sum())} rows without a {name} (the first is row {line}); fill them in or remove them"
-            )
+    texts = [_filled(column(table, name, "text", pattern), "text", pattern) for name in task.text_columns]
+    labels = _filled(column(table, task.label, "label", pattern), "label", pattern)
     if task.binarize:
         texts, labels = _binarized(task.binarize, texts, labels, pattern)
     rows = zip(*(series.astype(str) for series in texts), strict=True)
     return list(zip(rows, _label_names(labels, pattern), strict=True))
+
+
+def _filled(series: pandas.Series, key: str, path: str) -> pandas.Series:
+    """Return `series` if each of its values is a text or a number."""
+    from pandas.api.types import is_list_like
+
+    nested = series.map(is_list_like).to_numpy(dtype=bool)
+    if nested.any():
+        raise InputError(
+            f"task.{key}: {path} holds lists in the column '{series.name}' (the first in row {nested.argmax() + 1});"
+            " name a column with one text or number in each row"
+        )
+    missing = (series.isna() | (series.astype(str).str.strip() == "")).to_numpy(dtype=bool)
+    if missing.any():
+        raise InputError(
+            f"task.{key}: {path} has {missing.sum()} rows without a {key} (the first is row {missing.argmax() + 1});"
+            " fill them in or remove them"
+        )
+    return series
 
 
 def _binarized(
@@ -208,62 +249,65 @@ def _binarized(
     numbers = pandas.to_numeric(ratings, errors="coerce")
     if numbers.isna().any():
         raise InputError(
-            f"task.binarize: {path} has ratings that are no numbers, such as '{ratings[numbers.isna()].iloc[0]}'"
+            f"task.binarize: {path} has ratings that are no numbers, such as '{ratings[numbers.isna()].iloc[0]}';"
+            " leave binarize out, or mend them (header = true if that is the file's header line)"
         )
     clear = ((numbers - rule.threshold).abs() >= rule.margin) & (numbers != rule.threshold)
     return [series[clear] for series in texts], (numbers[clear] > rule.threshold).astype(int)
 
 
 def _label_names(labels: pandas.Series, path: str) -> list[str]:
-    """Return labels as text: whole numbers without a decimal point."""
+    """Return labels as text: whole numbers without a decimal point, false and true of JSON and Parquet as 0 and 1."""
     import pandas
 
     numbers = pandas.to_numeric(labels, errors="coerce")
     if numbers.notna().all():
-        if (numbers % 1 != 0).any():
-            example = labels[numbers % 1 != 0].iloc[0]
+        broken = numbers % 1 != 0
+        if broken.any():
             raise InputError(
-                f"task.label: {path} has labels such as {example}, which are no classes; task.binarize makes two classes of a rating"
+                f"task.label: {path} has labels such as {labels[broken].iloc[0]}, which are no classes;"
+                " task.binarize makes two classes of a rating"
             )
         return [str(int(number)) for number in numbers]
+    if len(numbers) > 1 and isinstance(labels.name, int) and numbers.iloc[1:].notna().all():
+        raise InputError(
+            f"task.label: {path} has the label '{labels.iloc[0]}' in its first row and numbers in all others;"
+            " if that is its header line, set header = true"
+        )
     return [str(label).strip() for label in labels]
 
 
-def _class_names(task: TextClassification, raw: dict[str, _Rows]) -> list[str]:
-    """Return the classes' names, and write them in place of numbers in `raw`."""
+def _classes(task: TextClassification, raw: dict[str, _Rows]) -> tuple[list[str], dict[str, int]]:
+    """Return the classes' names, and from a label as it is in the files to its class's number."""
     seen = {name: {label for _, label in rows} for name, rows in raw.items()}
-    if seen["test"] == {"-1"}:
-        raise InputError(
-            "task.test: every test label is -1, so they are hidden (as GLUE's are); test on the validation file instead"
-        )
-    known = seen["train"]
-    if task.labels and known.issubset({str(number) for number in range(len(task.labels))}):
-        for name, rows in raw.items():
-            raw[name] = [
-                (
-                    texts,
-                    task.labels[int(label)]
-                    if label in known or (label.isdigit() and int(label) < len(task.labels))
-                    else label,
-                )
-                for texts, label in rows
-            ]
-        seen = {name: {label for _, label in rows} for name, rows in raw.items()}
-    allowed = task.labels or sorted(
-        known, key=lambda label: (0, int(label), "") if label.lstrip("-").isdigit() else (1, 0, label)
-    )
     for name, labels in seen.items():
-        unknown = sorted(labels - set(allowed))
-        if unknown:
+        if labels == {"-1"}:
+            raise InputError(
+                f"task.{name}: every {name} label is -1, so they are hidden (as GLUE's test labels are);"
+                " name a file with labels, such as the validation file"
+            )
+    names = task.labels or sorted(seen["train"], key=_numbers_first)
+    if len(names) > max(20, len(raw["train"]) // 4):
+        raise InputError(
+            f"task.label: '{task.label}' has {len(names)} different values in {len(raw['train'])} examples;"
+            " it does not look like a label: name another column"
+        )
+    numbers = [str(number) for number in range(len(names))]
+    numbered = task.labels and not seen["train"] <= set(names) and seen["train"] <= set(numbers)
+    index = {name: number for number, name in enumerate(numbers if numbered else names)}
+    for name, labels in seen.items():
+        if unknown := sorted(labels - set(index)):
             where = "task.labels" if task.labels else "the training examples"
             raise InputError(
-                f"task.label: the {name} split has the label '{unknown[0]}', which {where} do not have{nearest(unknown[0], allowed)}; they have {', '.join(allowed[:12])}"
+                f"task.label: the {name} split has the label '{unknown[0]}', which {where} do not have"
+                f"{nearest(unknown[0], list(index))}; they have {', '.join(list(index)[:12])}"
             )
-    if len(allowed) > max(20, len(raw["train"]) // 4):
-        raise InputError(
-            f"task.label: '{task.label}' has {len(allowed)} different values in {len(raw['train'])} examples; it does not look like a label"
-        )
-    return list(allowed)
+    return list(names), index
+
+
+def _numbers_first(label: str) -> tuple[bool, int, str]:
+    is_number = label.lstrip("-").isdecimal()
+    return (not is_number, int(label) if is_number else 0, label)
 
 
 def _warnings(splits: dict[str, Split], names: list[str]) -> list[str]:
@@ -273,7 +317,8 @@ def _warnings(splits: dict[str, Split], names: list[str]) -> list[str]:
     shared = sum(text_key(texts) in trained for texts in splits["test"].texts)
     if shared:
         told.append(f"{shared} of {len(splits['test'])} test examples have the same text as a training example")
-    missing = [name for number, name in enumerate(names) if number not in set(splits["test"].labels)]
-    if missing:
-        told.append(f"the test split has no example of {', '.join(missing)}")
+    for split, told_as in (("train", "training"), ("test", "test")):
+        missing = [name for number, name in enumerate(names) if number not in set(splits[split].labels)]
+        if missing:
+            told.append(f"the {told_as} split has no example of {', '.join(missing)}")
     return told

@@ -112,7 +112,7 @@ def train(
         for position, batch in enumerate(batches, 1):
             _step(stepper, batch, memory, trained, optimizer)
             schedule.step()
-            _report(reporter, trained, num_steps, epoch + 1, training.epochs, memory)
+            _report(reporter, trained, num_steps, memory)
             last = trained.num_steps == num_steps
             due = position == len(batches) or (
                 position % evaluate_every == 0 and len(batches) - position >= evaluate_every
@@ -164,12 +164,12 @@ def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, trained: Trai
     trained.learning_rate.append((trained.num_steps, rate))
 
 
-def _report(reporter: Reporter, trained: Trained, num_steps: int, epoch: int, epochs: int, memory: PhaseMemory) -> None:
+def _report(reporter: Reporter, trained: Trained, num_steps: int, memory: PhaseMemory) -> None:
     recent = [loss for _, loss in trained.loss[-20:]]
     peak = memory.peak
     used = peak.peak_reserved_bytes or peak.peak_resident_bytes
     detail = (
-        f"epoch {epoch}/{epochs}  loss {sum(recent) / len(recent):.3f}  {trained.num_samples / trained.seconds:.0f} samples/s"
+        f"loss {sum(recent) / len(recent):.3f}  {trained.num_samples / trained.seconds:.0f} samples/s"
         f"  memory {format_bytes(used)}"
     )
     reporter.progress("training", trained.num_steps, num_steps, detail)

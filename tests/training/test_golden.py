@@ -2,8 +2,8 @@
 
 import pytest
 
-from pewb.record import NUMERICS_VERSION
 from pewb.recipe import Training
+from pewb.record import NUMERICS_VERSION
 from pewb.strategies.lora import Lora
 from tests.training.test_parity import run
 

@@ -1,0 +1,148 @@
+"""What the parent makes of a process, whatever becomes of it; the processes here are stand-ins that start quickly."""
+
+import json
+import sys
+
+import pytest
+
+from pewb.errors import InputError, PewbError, RefusedError
+from pewb.record import read_records
+from pewb.runner import process
+from pewb.runner.process import reserve, run_in_process
+
+SAY = "import json, os, signal, sys, time\nsay = lambda **event: print(json.dumps(event), flush=True)\n"
+FACTS = {"device": {"kind": "cpu", "name": "CPU"}, "precision": "fp32", "data": {"test_digest": "abc"}}
+
+
+@pytest.fixture
+def becomes(monkeypatch, make_job, reports):
+    """Return a function that runs a job whose process is a script."""
+    job = make_job()
+
+    def run(script, reporter=reports):
+        monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", SAY + script))
+        return run_in_process(job, reporter)
+
+    run.job = job
+    return run
+
+
+def test_killed_by_the_system_is_out_of_memory(becomes, reports):
+    script = (
+        f"say(event='known', facts={FACTS!r}); say(event='progress', stage='training', done=1, total=2, detail='loss')\n"
+        "print('the last words', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    record, path = becomes(script)
+    assert record.status == "out_of_memory"
+    assert "memory runs out" in record.reason
+    assert "the last words" in record.traceback
+    assert (record.device.kind, record.precision) == ("cpu", "fp32"), "it is a row beside the others"
+    assert record.data == {"test_digest": "abc"}
+    assert path.name == f"{becomes.job.run}.json"
+    assert reports.stages == [("training", 1, 2, "loss")]
+
+
+@pytest.mark.parametrize(
+    ("script", "ending"), [("sys.exit(3)", "with status 3"), ("os.kill(os.getpid(), signal.SIGSEGV)", "on SIGSEGV")]
+)
+def test_dying_otherwise_is_a_failed_record_that_names_the_log(becomes, script, ending):
+    record, _ = becomes(f"print('the last words', file=sys.stderr, flush=True); {script}")
+    assert record.status == "failed"
+    assert f"ended {ending}" in record.reason
+    assert f"logs/{becomes.job.run}.log" in record.reason
+    assert "the last words" in becomes.job.log_file.read_text()
+
+
+def test_half_an_event_is_passed_over(becomes):
+    record, _ = becomes(
+        'sys.stdout.write(\'{"event": "prog\'); sys.stdout.flush(); os.kill(os.getpid(), signal.SIGKILL)'
+    )
+    assert record.status == "out_of_memory"
+
+
+def test_an_input_error_leaves_neither_record_nor_log(becomes):
+    with pytest.raises(RefusedError, match="it does not fit"):
+        becomes("say(event='input_error', kind='RefusedError', text='it does not fit'); sys.exit(2)")
+    assert [path for path in becomes.job.results.rglob("*") if path.is_file()] == []
+
+
+class _Interrupts:
+    """A user who presses Ctrl-C at the first progress, and again at every notice if `impatient`."""
+
+    def __init__(self, impatient):
+        self.impatient = impatient
+        self.notices = []
+
+    def notice(self, text):
+        self.notices.append(text)
+
+    def progress(self, stage, done, total, detail=""):
+        if done == 1 or self.impatient:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_reaches_the_process_once_and_its_record_is_kept(becomes, make_job):
+    job = becomes.job
+    written = job.record("cancelled", reason="interrupted", precision="fp32").model_dump_json()
+    script = (
+        f"text, path = {written!r}, {str(job.results / (job.run + '.json'))!r}\n"
+        "def stop(*_): open(path, 'w').write(text); sys.exit(0)\n"
+        "signal.signal(signal.SIGINT, stop); say(event='progress', stage='training', done=1, total=2)\n"
+        "while True: signal.pause()"
+    )
+    reporter = _Interrupts(impatient=False)
+    with pytest.raises(KeyboardInterrupt):
+        becomes(script, reporter)
+    assert len(reporter.notices) == 1
+    [record] = read_records(job.results)
+    assert (record.status, record.precision) == ("cancelled", "fp32"), "the process's own record, not the parent's"
+
+
+def test_a_second_interrupt_ends_the_process_at_once(becomes):
+    script = (
+        "signal.signal(signal.SIGINT, lambda *_: say(event='progress', stage='still', done=2, total=2))\n"
+        "say(event='progress', stage='training', done=1, total=2)\n"
+        "while True: signal.pause()"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        becomes(script, _Interrupts(impatient=True))
+    [record] = read_records(becomes.job.results)
+    assert (record.status, record.reason) == ("cancelled", "interrupted")
+
+
+def test_no_process_is_left_behind_when_nobody_can_listen(becomes):
+    class Gone(_Interrupts):
+        def progress(self, *_, **__):
+            raise BrokenPipeError
+
+    stopped = becomes.job.results / "stopped"
+    script = (
+        f"def stop(*_): open({str(stopped)!r}, 'w').close(); sys.exit(0)\n"
+        "signal.signal(signal.SIGINT, stop); say(event='progress', stage='training', done=1, total=2)\n"
+        "while True: signal.pause()"
+    )
+    with pytest.raises(BrokenPipeError):
+        becomes(script, Gone(False))
+    assert stopped.exists()
+
+
+def test_results_that_cannot_be_written_are_told_before_anything_is_trained(make_job, tmp_path):
+    (tmp_path / "file").write_text("")
+    job = make_job()
+    with pytest.raises(InputError, match="file: the results can't be written here"):
+        reserve(job.model_copy(update={"results": tmp_path / "file"}))
+
+
+def test_a_full_disk_is_told_in_one_message(becomes, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(process, "write_record", full)
+    with pytest.raises(PewbError, match=r"could not be recorded in results .No space left on device"):
+        becomes("sys.exit(1)")
+
+
+def test_the_job_reaches_the_process_whole(becomes, monkeypatch):
+    copied = becomes.job.results / "copy.txt"
+    becomes(f"open({str(copied)!r}, 'w').write(open(sys.argv[1]).read()); sys.exit(1)")
+    assert json.loads(copied.read_text()) == json.loads(becomes.job.model_dump_json())

@@ -1,0 +1,294 @@
+"""The command line: what is printed where, exit statuses, and one clear message for everything that goes wrong."""
+
+import json
+import sys
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from pewb import cli
+from pewb.errors import InputError
+from pewb.record import AssetRecord, Device, Metric, Parameters, Peak, Record, Time, write_record
+from tests.test_recipe import ROOT
+
+RECIPE = ROOT / "recipes" / "lora_sst2.toml"
+
+
+@pytest.fixture
+def pewb(monkeypatch, capsys, tmp_path):
+    """Return a function that does a command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pewb", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+        captured = capsys.readouterr()
+        assert "\x1b" not in captured.out + captured.err
+        assert "Traceback" not in captured.err
+        return SimpleNamespace(status=status, out=captured.out, err=captured.err, text=captured.out + captured.err)
+
+    return command
+
+
+def a_record(**fields) -> Record:
+    metric = Metric(value=0.75, low=0.7, high=0.8)
+    return Record.model_validate(
+        {
+            "run": "lora-tiny-seed0",
+            "identity": "1" * 64,
+            "status": "success",
+            "started_at": "2025-01-01T00:00:00Z",
+            "finished_at": "2025-01-01T00:01:00Z",
+            "backbone": "tiny",
+            "task": "movies",
+            "strategy": "lora",
+            "settings": "r=8",
+            "quantization": "none",
+            "seed": 0,
+            "precision": "fp32",
+            "device": Device(kind="cpu", name="CPU"),
+            "recipe_given": {},
+            "recipe_resolved": {},
+            "assets": [AssetRecord(name="tiny", kind="backbone", source="folder", digests={"a": "b"})],
+            "parameters": Parameters(trainable=100, head=20, total=1000),
+            "memory": {"train": Peak(peak_allocated_bytes=2**20, peak_resident_bytes=2**30)},
+            "time": Time(train_seconds=61.0, samples_per_second=250.5, total_seconds=80.0),
+            "shipped_bytes": 3000,
+            "main_metric": "accuracy",
+            "metrics": {"accuracy": metric},
+            "baseline": {"accuracy": metric},
+            "model": "models/lora-tiny-seed0",
+        }
+        | fields
+    )
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Return a function that makes `pewb run` bring these records, or raise this."""
+
+    def bring(*outcomes):
+        def run(loaded, results, reporter):
+            reporter.notice("a line on the way")
+            reporter.progress("training", 1, 2, "loss 0.5")
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            return [(record, write_record(record, results)) for record in outcomes]
+
+        monkeypatch.setattr("pewb.runner.run", run)
+
+    return bring
+
+
+def test_run_prints_one_document_and_redraws_the_leaderboard(pewb, runs, tmp_path):
+    runs(a_record())
+    done = pewb("run", RECIPE, "--json")
+    assert done.status == 0
+    [run] = json.loads(done.out)["runs"]
+    assert run["record"] == "results/lora-tiny-seed0.json"
+    assert done.err == "a line on the way\ntraining 50%  loss 0.5\n"
+    assert "lora" in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("status", ["failed", "out_of_memory", "cancelled"])
+def test_a_run_without_success_is_status_1_and_its_reason_is_shown(pewb, runs, status):
+    runs(
+        a_record(),
+        a_record(
+            run="other", status=status, reason="it broke\nwith [/much] detail", traceback="Traceback (most recent"
+        ),
+    )
+    done = pewb("run", RECIPE)
+    assert done.status == 1
+    assert f"seed 0: {status}" in done.out
+    assert "it broke" in done.out
+    assert "much" not in done.out
+    assert "results/other.json" in done.out
+
+
+def test_text_with_brackets_is_shown_as_it_is(pewb, runs):
+    runs(a_record(task="[/reviews]", reason=None, warnings=["only class '[b]'"], notices=[":smile: [/x]"]))
+    done = pewb("run", RECIPE, "--results", "res[a]")
+    assert done.status == 0
+    for text in ("[/reviews]", "'[b]'", ":smile: [/x]", "res[a]/lora-tiny-seed0.json", "records in res[a]/"):
+        assert text in done.out
+    shown = pewb("leaderboard", "--results", "res[a]")
+    assert "[/reviews]" in shown.out
+
+
+def test_a_record_that_cannot_be_read_does_not_hide_a_finished_run(pewb, runs, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "broken.json").write_text("{")
+    runs(a_record())
+    done = pewb("run", RECIPE, "--json")
+    assert done.status == 0
+    assert json.loads(done.out)["runs"]
+    assert "the leaderboard is not redrawn: results/broken.json is not a record" in done.err
+    board = pewb("leaderboard")
+    assert board.status == 2
+    assert "broken.json is not a record" in board.err
+
+
+def test_an_error_of_the_input_is_told_alone(pewb, runs, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "broken.json").write_text("{")
+    runs(InputError("the [/input] is wrong"))
+    done = pewb("run", RECIPE, "--json")
+    assert done.status == 2
+    assert done.out == ""
+    assert done.err.splitlines()[-1] == "error the [/input] is wrong"
+    assert not (tmp_path / "leaderboard.md").exists()
+
+
+def test_an_interrupt_is_130_and_the_leaderboard_is_true(pewb, runs, tmp_path):
+    write_record(a_record(status="cancelled"), tmp_path / "results")
+    runs(KeyboardInterrupt())
+    done = pewb("run", RECIPE)
+    assert done.status == 130
+    assert done.out == ""
+    assert "interrupted; what was done is recorded" in done.err
+    assert "cancelled" in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def test_an_interrupt_before_anything_was_done_leaves_nothing(pewb, runs, tmp_path):
+    runs(KeyboardInterrupt())
+    assert pewb("run", RECIPE).status == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_system_is_one_message(pewb, runs):
+    runs(OSError(28, "No space left on device", "results"))
+    done = pewb("run", RECIPE)
+    assert done.status == 1
+    assert "No space left on device: 'results'" in done.err
+
+
+def test_results_elsewhere_have_their_leaderboard_beside_them(pewb, runs, tmp_path):
+    runs(a_record())
+    done = pewb("run", RECIPE, "--results", "deep/results", "--json")
+    assert json.loads(done.out)["runs"][0]["record"] == "deep/results/lora-tiny-seed0.json"
+    assert (tmp_path / "deep" / "leaderboard.md").is_file()
+    board = pewb("leaderboard", "--results", "deep/results", "--output", "page.md", "--json")
+    [row] = json.loads(board.out)["rows"]
+    assert (row["seeds"], row["runs"]) == ([0], ["lora-tiny-seed0"])
+    assert (tmp_path / "page.md").read_bytes() == (tmp_path / "deep" / "leaderboard.md").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run"], ["Missing argument 'RECIPE'"]),
+        (["rum", "x"], ["No such command 'rum'"]),
+        (["run", "lora_sst.toml"], ["lora_sst.toml: no such recipe"]),
+        (["run", ROOT / "recipes" / "lora_sst.toml"], ["no such recipe", "did you mean", "lora_sst2.toml"]),
+        (["run", RECIPE, "--set", "trainig.epochs=1"], ["trainig: unknown key", "did you mean 'training'"]),
+        (["run", RECIPE, "--set", "training.epoch=1"], ["training.epoch: unknown key", "did you mean 'epochs'"]),
+        (["run", RECIPE, "--set", "training.epochs"], ["--set training.epochs: write section.key=value"]),
+        (["run", RECIPE, "--set", "task=sst3"], ["no task 'sst3'", "did you mean 'sst2'"]),
+        (["check", RECIPE, "--set", "strategy=full", "--set", "quantization=nf4"], ["nf4", "does not go with", "full"]),
+        (["run", "."], [".: no such recipe", "can't be read"]),
+        (["list", "strategie"], ["did you mean 'strategies'"]),
+        (["leaderboard"], ["--results results: no such folder", "pewb run"]),
+        (["fetch", "minilm-l7"], ["no backbone 'minilm-l7'", "did you mean 'minilm-l6'"]),
+    ],
+)
+def test_what_the_user_got_wrong_is_status_2_with_the_way_out(pewb, arguments, words, tmp_path):
+    done = pewb(*arguments)
+    assert done.status == 2
+    assert done.out == ""
+    found = [word for word in words if word in done.err]
+    assert found == words or (arguments == ["run", "."] and found), done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_and_checks_speak_json(pewb):
+    listed = {what: json.loads(pewb("list", what, "--json").out)[what] for what in ("strategies", "tasks", "backbones")}
+    assert {"full", "lora"} <= {row["name"] for row in listed["strategies"]}
+    assert {"sst2", "movie-snippets"} <= {row["name"] for row in listed["tasks"]}
+    assert {"minilm-l6"} <= {row["name"] for row in listed["backbones"]}
+    checked = json.loads(pewb("check", RECIPE, "--json", "--set", "training.epochs=7").out)
+    assert checked["recipe"]["training"]["epochs"] == 7
+
+
+def test_help_teaches_an_example(pewb):
+    for arguments in ([], ["--help"], ["run", "--help"]):
+        assert "pewb run recipes/lora_sst2.toml" in pewb(*arguments).text
+
+
+def test_commands_that_do_not_train_do_not_import_torch():
+    import subprocess
+
+    script = (
+        "import sys; from pewb import cli; sys.argv = ['pewb', 'check', sys.argv[1]]\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(RECIPE)], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_bar_fits_the_terminal_with_everything_in_it(monkeypatch, width):
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, color_system=None, legacy_windows=False)
+    monkeypatch.setattr(cli, "err", console)
+    with cli._reporting() as bar:
+        bar.progress("evaluating the untouched model", 64, 64)
+        for done in (1, 50, 350):
+            bar.progress("training", done, 700, "loss 0.693  1250 samples/s  memory 1023.9 MiB")
+            shown = _lines(bar)
+        bar.progress("validating", 64, 64)
+        assert [line.split()[0] for line in _lines(bar)] == ["validating"], "one bar at a time"
+        bar.progress("training", 351, 700, "loss 0.693  1250 samples/s  memory 1023.9 MiB")
+        assert bar._tasks["training"][0] == 1, "the training's bar goes on, and its time left with it"
+        bar.progress("training", 1, 700, "loss 0.7")
+        assert bar._tasks["training"][0] != 1, "the next run's begins anew"
+    [line] = shown
+    assert len(line) <= width
+    assert line.startswith("training ")
+    assert " 50% loss 0.693  1250 samples/s  memory 1023.9 MiB " in line
+    assert line.rstrip().endswith(("--:--", "00:00")) or line.rstrip()[-3] == ":"
+
+
+def _lines(bar) -> list[str]:
+    paper = StringIO()
+    Console(file=paper, width=bar._progress.console.width).print(bar._progress.get_renderable())
+    return [line for line in paper.getvalue().splitlines() if line.strip()]
+
+
+def test_plain_lines_come_once_a_stage_and_then_seldom(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(cli.time, "monotonic", lambda: clock[0])
+    lines = cli._Lines()
+    for second in range(25):
+        clock[0] = float(second)
+        lines.progress("training", second, 100, "loss")
+    lines.progress("testing", 1, None)
+    assert capsys.readouterr().err.splitlines() == [
+        "training 0%  loss",
+        "training 10%  loss",
+        "training 20%  loss",
+        "testing",
+    ]
+
+
+def test_documents_survive_a_terminal_without_unicode(monkeypatch):
+    import io
+
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    cli._print_json({"name": "данные"})
+    stream.flush()
+    assert json.loads(stream.buffer.getvalue()) == {"name": "данные"}
+
+
+def test_the_recipe_of_the_readme_is_right(pewb):
+    assert Path(RECIPE).is_file()
+    assert "is right" in pewb("check", RECIPE).out
