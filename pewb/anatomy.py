@@ -195,8 +195,8 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatom
     head = _head_of(names, base)
     if not sizes or not head:
         raise RefusedError(
-            f"pewb can't tell the {'head' if sizes else 'layers'} of a '{config.model_type}' model; name another backbone"
-            " (pewb list backbones)"
+            f"pewb can't tell the {'head' if sizes else 'layers'} of a '{config.model_type}' model;"
+            " name another backbone (pewb list backbones)"
         )
     encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
     reads_last = "score" in head or config.model_type in _READ_AT_LAST_TOKEN
@@ -248,9 +248,8 @@ def longest_input(config: Mapping[str, Any]) -> int | None:
     RoBERTa's family numbers its positions from `pad_token_id + 1`, so it reads fewer than its table holds.
     """
     config = config.get("text_config") or config
-    keys = _POSITION_KEYS
-    if config.get("relative_attention_num_buckets"):
-        keys = keys[:1]  # T5's `n_positions` is no table; MPNet has a table beside its relative positions.
+    # T5's `n_positions` is no table, but MPNet has a table beside its relative positions.
+    keys = _POSITION_KEYS[:1] if config.get("relative_attention_num_buckets") else _POSITION_KEYS
     limit = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
     if limit is not None and config.get("model_type") in _POSITIONS_START_AFTER_PADDING:
         padding = config.get("pad_token_id")

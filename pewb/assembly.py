@@ -46,7 +46,9 @@ def load(
     computing: Computing,
     seed: int,
 ) -> Assembly:
-    """Load the untouched model for `strategy`: quantised, cast and on its device, with a new head.
+    """Load the untouched model for `strategy`: quantised, cast and on its device.
+
+    The head is new, unless the files hold one for as many classes.
 
     `name` is what the backbone is called where others may have it (PEFT writes it into what it saves).
 

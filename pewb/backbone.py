@@ -61,7 +61,7 @@ def read_blueprint(folder: Path, labels: Sequence[str], dropout: float | None = 
     except _BAD_FILES as error:
         raise InputError(
             f"backbone: the configuration in {folder} can't be read: {_in_one_line(error)};"
-            " mend its config.json or name another backbone (pewb list backbones)"
+            " mend it, or name another backbone (pewb list backbones)"
         ) from None
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise RefusedError(
@@ -80,14 +80,14 @@ def read_blueprint(folder: Path, labels: Sequence[str], dropout: float | None = 
     except _BAD_FILES as error:
         raise InputError(
             f"backbone: no model can be built from the configuration in {folder}: {_in_one_line(error)};"
-            " mend its config.json or name another backbone (pewb list backbones)"
+            " mend it, or name another backbone (pewb list backbones)"
         ) from None
     anatomy = anatomy_of(config, (name for name, _ in virtual.named_parameters()), virtual.base_model_prefix)
     return Blueprint(folder, gguf_file, config, model_class, anatomy)
 
 
 def _set_dropout(config: Any, probability: float) -> None:
-    """Write `probability` over every dropout that `config` or a part of it names, whatever the architecture calls it."""
+    """Write `probability` over every dropout in `config` and its parts, whatever the architecture calls it."""
     for key, value in list(vars(config).items()):
         if isinstance(value, PreTrainedConfig):
             _set_dropout(value, probability)

@@ -29,15 +29,21 @@ class Encoded:
 
 
 def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], labels: list[int], max_tokens: int) -> Encoded:
-    """Tokenise `texts` (singles or pairs), cutting each to `max_tokens` tokens."""
+    """Tokenise `texts` (singles or pairs), cutting each to `max_tokens` tokens.
+
+    A tokenizer that puts nothing between the texts of a pair, as most decoders' do, gets them on two lines.
+    """
     from datasets import Dataset
 
     num_cut = 0
+    if not tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False):
+        texts = [("\n".join(pair),) for pair in texts]
 
     def tokenise(batch: dict[str, list[str]]) -> dict[str, Any]:
         nonlocal num_cut
         columns = [batch[name] for name in ("first", "second") if name in batch]
-        encoding = tokenizer(*columns, truncation=True, max_length=max_tokens)
+        # A text that spells a special token, such as "</s>", is text: the heads of T5 and BART count end tokens.
+        encoding = tokenizer(*columns, truncation=True, max_length=max_tokens, split_special_tokens=True)
         if encoding.encodings is not None:
             num_cut += sum(bool(one.overflowing) for one in encoding.encodings)
         return dict(encoding)

@@ -40,7 +40,9 @@ def test_the_saved_adapter_loads_with_plain_peft_and_predicts_the_same(lora_run)
     base = AutoModelForSequenceClassification.from_pretrained(backbone.folder, num_labels=2, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, path.parent / record.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(backbone.folder)
-    inputs = tokenizer([one[0] for one in examples.test.texts], padding=True, truncation=True, max_length=128, return_tensors="pt")
+    inputs = tokenizer(
+        [one[0] for one in examples.test.texts], padding=True, truncation=True, max_length=128, return_tensors="pt"
+    )
     with torch.no_grad():
         probabilities = model(**inputs).logits.softmax(-1)
     with (path.parent / record.predictions).open(encoding="utf-8") as file:

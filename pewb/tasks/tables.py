@@ -34,7 +34,8 @@ def files_of(folder: Path, pattern: str, key: str) -> list[Path]:
     direct = folder / pattern
     if direct.is_file():
         return [direct]
-    found = [folder / name for name in sorted(glob(pattern, root_dir=folder, recursive=True))]
+    # Path.glob takes no absolute pattern, and fails on some others.
+    found = [folder / name for name in sorted(glob(pattern, root_dir=folder, recursive=True))]  # noqa: PTH207
     files = [path for path in found if path.is_file()]
     if not files:
         near = [path.name for path in direct.parent.iterdir() if path.is_file()] if direct.parent.is_dir() else []
@@ -94,19 +95,20 @@ def _read_json(path: Path) -> pandas.DataFrame:
     import pandas
 
     is_array = path.read_text(encoding="utf-8-sig")[:64].lstrip().startswith("[")
-    table = pandas.read_json(path, lines=not is_array, dtype=False, convert_dates=False, encoding="utf-8-sig")
-    return table.rename(columns=str)
+    table = pandas.read_json(path, lines=not is_array, dtype=False, convert_axes=False, encoding="utf-8-sig")
+    if not all(isinstance(name, str) for name in table.columns):
+        raise ValueError("its rows are no objects with named fields")
+    return table
 
 
 def _read_lines(path: Path, kind: Format, header: bool) -> pandas.DataFrame:
     """Read a CSV or TSV file; a line with more fields than the first is an error, with fewer it has gaps."""
     import pandas
 
-    quoting, separator = (csv.QUOTE_MINIMAL, ",") if kind == "csv" else (csv.QUOTE_NONE, "\t")
-    table = pandas.read_csv(
+    table: pandas.DataFrame = pandas.read_csv(
         path,
-        sep=separator,
-        quoting=quoting,
+        sep="," if kind == "csv" else "\t",
+        quoting=csv.QUOTE_MINIMAL if kind == "csv" else csv.QUOTE_NONE,
         header=None,
         dtype=object,
         keep_default_na=False,
@@ -115,8 +117,8 @@ def _read_lines(path: Path, kind: Format, header: bool) -> pandas.DataFrame:
     )
     if not header:
         return table
-    names = table.iloc[0].fillna("").astype(str).str.strip()
-    return table.iloc[1:].set_axis(list(names), axis=1).reset_index(drop=True)
+    names = ["" if pandas.isna(name) else str(name).strip() for name in table.iloc[0]]
+    return table.iloc[1:].set_axis(names, axis=1).reset_index(drop=True)
 
 
 def column(table: pandas.DataFrame, name: str | int, key: str, path: str) -> pandas.Series:

@@ -269,7 +269,7 @@ def _label_names(labels: pandas.Series, path: str) -> list[str]:
                 " task.binarize makes two classes of a rating"
             )
         return [str(int(number)) for number in numbers]
-    if len(numbers) > 1 and isinstance(labels.name, int) and numbers.iloc[1:].notna().all():
+    if len(numbers) > 1 and not isinstance(labels.name, str) and numbers.iloc[1:].notna().all():
         raise InputError(
             f"task.label: {path} has the label '{labels.iloc[0]}' in its first row and numbers in all others;"
             " if that is its header line, set header = true"
