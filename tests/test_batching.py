@@ -15,9 +15,10 @@ def test_longer_texts_are_cut_and_counted(architecture):
     assert len(data) == 2
 
 
-def test_pairs_of_an_encoder_have_token_types():
+def test_pairs_of_an_encoder_are_kept_apart_by_its_separator():
     data = encode(tokenizer_for("bert"), [("a film", "the plot")], [1], 16)
-    assert data.features["token_type_ids"][0] == [0, 0, 0, 0, 1, 1, 1]
+    ids = data.features["input_ids"][0]
+    assert (ids[0], ids[3], ids[6], len(ids)) == (1, 2, 2, 7)
 
 
 def test_pairs_of_a_decoder_are_two_lines():

@@ -113,7 +113,7 @@ def test_overrides(tmp_path):
     )
     assert loaded.given["content"]["training"]["epochs"] == 3
     assert loaded.given["set"][0] == "training.epochs=1"
-    with pytest.raises(InputError, match="section.key=value"):
+    with pytest.raises(InputError, match=r"section\.key=value"):
         load_recipe(path, ["training.epochs"])
 
 
