@@ -98,6 +98,8 @@ class Anatomy:
     """The named parts of one model."""
 
     model_type: str
+    base: str
+    """The name under which the model keeps its backbone, beside the head."""
     stacks: tuple[Stack, ...]
     """Input side first: an encoder-decoder has two."""
     head: tuple[str, ...]
@@ -202,6 +204,7 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatom
     reads_last = "score" in head or config.model_type in _READ_AT_LAST_TOKEN
     return Anatomy(
         model_type=config.model_type,
+        base=base,
         stacks=tuple(Stack(path, count) for path, count in sizes.items()),
         head=tuple(head),
         site_modules={site: tuple(modules) for site, modules in sites.items()},

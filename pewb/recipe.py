@@ -31,7 +31,7 @@ Schedule = Literal["linear", "cosine", "constant", "cosine_with_restarts", "poly
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Quantization(_Section):
@@ -65,7 +65,7 @@ class Training(_Section):
     optimizer: Optimizer = "adamw"
     weight_decay: float = Field(default=0.01, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are clipped to this norm; `inf` clips nothing."""
+    """Gradients are clipped to this norm; a very large one (1e9) clips nothing."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Every dropout of the backbone; left out: the backbone's own."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -76,6 +76,11 @@ class Training(_Section):
     evaluations_per_epoch: int = Field(default=1, ge=1)
     patience: int | None = Field(default=None, ge=1)
     """Stop when so many evaluations in a row bring nothing better, and go back to the best; left out: never stop."""
+
+    @property
+    def asked_micro_batch_size(self) -> int:
+        """Examples on the device at once, as long as they fit."""
+        return self.micro_batch_size or self.batch_size
 
 
 class Limit(_Section):
@@ -141,7 +146,7 @@ class Recipe(_Section):
     task: Annotated[Annotated[Names, Tag("names")] | Annotated[TaskTable, Tag("table")], Discriminator(_names_or_table)]
     """Catalogue names, the first that can be had; or a table with the user's own files."""
     quantization: Annotated[Quantization, BeforeValidator(_kind_table)] = Quantization()
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[0], min_length=1)
     strategy: AnyStrategy
     training: Training = Training()
     limit: Limit = Limit()

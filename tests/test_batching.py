@@ -24,7 +24,9 @@ def test_pairs_of_an_encoder_are_kept_apart_by_its_separator():
 def test_pairs_of_a_decoder_are_two_lines():
     tokenizer = tokenizer_for("llama")
     apart = encode(tokenizer, [("a film\nthe plot",)], [1], 16)
-    assert encode(tokenizer, [("a film", "the plot")], [1], 16).features["input_ids"][0] == apart.features["input_ids"][0]
+    assert (
+        encode(tokenizer, [("a film", "the plot")], [1], 16).features["input_ids"][0] == apart.features["input_ids"][0]
+    )
 
 
 def test_special_tokens_in_a_text_are_text():

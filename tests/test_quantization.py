@@ -8,6 +8,7 @@ from pewb.device import Computing
 from pewb.measurement.parameters import count_parameters
 from pewb.quantization import is_quantized, num_weights
 from pewb.recipe import Quantization, Training
+from pewb.strategies.full import Full
 from pewb.strategies.head_only import HeadOnly
 from pewb.strategies.lora import Lora
 from pewb.strategies.top_layers import TopLayers
@@ -94,6 +95,15 @@ def test_casts_are_as_designed(tiny_backbone):
         }
         assert trained == {torch.float32}
         assert frozen == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama", "t5"])
+def test_what_is_trained_starts_from_unrounded_weights(architecture, tiny_backbone):
+    """Full tuning under bf16 begins with the file's own float32 numbers, embeddings and norms included."""
+    exact = load(tiny_backbone(architecture), Quantization(), Full()).model.state_dict()
+    loaded = load(tiny_backbone(architecture), Quantization(), Full(), "bf16")
+    assembly.insert(loaded, False, 0)
+    torch.testing.assert_close(dict(loaded.model.state_dict()), dict(exact), rtol=0, atol=0)
 
 
 def test_same_seed_gives_every_strategy_the_same_head(tiny_backbone):

@@ -82,7 +82,7 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
     from pewb.batching import encode
     from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
     from pewb.evaluation.predictions import predict
-    from pewb.measurement.memory import PhaseMemory, tensors_of
+    from pewb.measurement.memory import PhaseMemory, release_cached_memory, tensors_of
     from pewb.measurement.parameters import count_parameters
     from pewb.tasks import read_examples
     from pewb.training.loop import Trained, train
@@ -140,6 +140,11 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
             **arguments,
         )
 
+    def validate() -> float:
+        value: float = evaluate("validation", "validating").metrics()[job.task.main_metric].value
+        release_cached_memory(device)
+        return value
+
     measured["baseline"] = evaluate("test", "evaluating the untouched model").metrics()
     assembly.insert(assembled, training.gradient_checkpointing, job.seed)
     measured["parameters"] = count_parameters(assembled.model, assembled.anatomy)
@@ -147,6 +152,7 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
     train_memory, evaluation_memory = PhaseMemory(device, limit), PhaseMemory(device, limit)
     trained = measured["trained"] = Trained()
     measured["peaks"] = (train_memory, evaluation_memory)
+    release_cached_memory(device)
     train(
         assembled.model,
         assembled.tokenizer,
@@ -154,11 +160,12 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
         training,
         job.seed,
         accelerator,
-        lambda: evaluate("validation", "validating").metrics()[job.task.main_metric].value,
+        validate,
         train_memory,
         events,
         trained,
     )
+    release_cached_memory(device)
     before = time.perf_counter()
     with evaluation_memory.measured():
         predictions = evaluate(
@@ -195,13 +202,15 @@ def _finished(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
         fields["micro_batch_size"] = trained.micro_batch_size
         times = times | trained.rates() | ({"train_seconds": trained.seconds} if trained.num_steps else {})
         training = job.recipe.training
-        asked = min(training.micro_batch_size or training.batch_size, training.batch_size)
+        asked = training.asked_micro_batch_size
         if trained.micro_batch_size and trained.micro_batch_size < asked:
             told.append(
                 f"micro-batches of {trained.micro_batch_size}, not {asked}, to fit the memory; batch_size is unchanged"
             )
         if trained.stopped_at:
-            told.append(f"stopped early at step {trained.stopped_at}, and went back to step {trained.best_step}")
+            told.append(f"stopped early at step {trained.stopped_at}")
+        if trained.best_step not in (None, trained.num_steps):
+            told.append(f"the weights are those of step {trained.best_step}, the best on validation")
     fields["notices"] = told
     fields["time"] = Time(**{name: round(value, 3) for name, value in times.items()})
     return fields

@@ -25,8 +25,8 @@ class Full(Strategy):
     quantization_refusal: ClassVar[str] = "quantised weights have no gradients, so they can't all be trained"
 
     def trained_modules(self, anatomy: Anatomy) -> list[str]:
-        """Return the whole backbone."""
-        return [stack.path for stack in anatomy.stacks]
+        """Return the whole backbone: layers, embeddings, norms."""
+        return [anatomy.base]
 
     def apply(self, model: Any, anatomy: Anatomy) -> Any:
         """Make every parameter trainable."""

@@ -18,7 +18,7 @@ QUANTIZATIONS = ("none", "int8", "nf4", "fp4")
 class Strategy(BaseModel):
     """The keys of a recipe's `[strategy]` section, and the facts that hold for every use of the strategy."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: str
 

@@ -98,10 +98,10 @@ def train(
     optimizer = make_optimizer(model, training)
     schedule = make_schedule(optimizer, training, num_steps)
     optimizer = accelerator.prepare_optimizer(optimizer)
-    micro_batch_size = min(training.micro_batch_size or training.batch_size, training.batch_size)
-    stepper = Stepper(model, tokenizer, data, optimizer, accelerator, training, micro_batch_size)
+    stepper = Stepper(model, tokenizer, data, optimizer, accelerator, training, training.asked_micro_batch_size)
     best = BestState(training.patience) if training.patience else None
-    evaluate_every = max(1, steps_per_epoch // training.evaluations_per_epoch)
+    parts = training.evaluations_per_epoch
+    evaluated_after = {round(steps_per_epoch * part / parts) for part in range(1, parts + 1)} - {0}
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model.train()
@@ -114,10 +114,7 @@ def train(
             schedule.step()
             _report(reporter, trained, num_steps, memory)
             last = trained.num_steps == num_steps
-            due = position == len(batches) or (
-                position % evaluate_every == 0 and len(batches) - position >= evaluate_every
-            )
-            if last or due:
+            if last or position in evaluated_after:
                 value = validate()
                 trained.validation.append((trained.num_steps, value))
                 if best and best.saw(model, value, trained.num_steps) and not last:
@@ -127,6 +124,8 @@ def train(
                 if best:
                     best.restore(model)
                     trained.best_step = best.step
+                optimizer.zero_grad(set_to_none=True)
+                accelerator.free_memory()  # it keeps the optimizer, whose state would count in the evaluation's peak
                 return
 
 
@@ -144,6 +143,8 @@ def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, trained: Trai
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            if trained.num_steps == 0:
+                optimizer.state.clear()  # what an update that broke off has half made
             too_much = f"one example at a time does not fit: {str(error).splitlines()[0]}"
         if not stepper.halve():
             raise OutOfMemoryError(too_much)

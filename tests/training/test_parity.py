@@ -101,7 +101,7 @@ def test_trajectory_of_trainer(tiny_backbone, monkeypatch):
 def test_splitting_a_batch_does_not_change_the_gradient(tiny_backbone):
     gradients = []
     for micro_batch_size in (12, 5, 1):
-        training = Training(batch_size=12, max_tokens=16, learning_rate=1e-3, dropout=0.0, max_grad_norm=float("inf"))
+        training = Training(batch_size=12, max_tokens=16, learning_rate=1e-3, dropout=0.0, max_grad_norm=1e9)
         made, data = assembled(tiny_backbone("bert"), Full(), training)
         optimizer = make_optimizer(made.model, training)
         stepper = Stepper(
@@ -163,6 +163,27 @@ def test_early_stopping_restores_the_best_weights(tiny_backbone):
     )
     assert (trained.stopped_at, trained.best_step, len(seen)) == (4, 2, 4)
     torch.testing.assert_close(dict(made.model.named_parameters()), seen[1], rtol=0, atol=0)
+
+
+def test_nothing_of_training_is_left_when_it_ends(tiny_backbone):
+    """Gradients and optimizer state would count in the evaluation's peak."""
+    training = Training(epochs=1, batch_size=12, max_tokens=16, learning_rate=1e-3)
+    made, data = assembled(tiny_backbone("bert"), Full(), training)
+    accelerator = Accelerator(cpu=True)
+    train(
+        made.model, made.tokenizer, data, training, 0, accelerator, lambda: 0.0, PhaseMemory(CPU), Silent(), Trained()
+    )
+    assert all(one.grad is None for one in made.model.parameters())
+    assert not accelerator._optimizers
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "asked", "steps"), [(1, 3, [4, 8, 12]), (2, 3, [2, 4, 6]), (3, 2, [2, 4]), (12, 3, [1])]
+)
+def test_evaluations_are_spread_over_the_epoch(batch_size, asked, steps, tiny_backbone):
+    training = Training(epochs=1, batch_size=batch_size, max_tokens=16, learning_rate=1e-3, evaluations_per_epoch=asked)
+    _, trained = run(tiny_backbone("bert"), Lora(), training)
+    assert [step for step, _ in trained.validation] == steps
 
 
 def test_best_state_keeps_only_trained_weights():
