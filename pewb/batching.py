@@ -46,6 +46,8 @@ def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], labels: list[int], 
         encoding = tokenizer(*columns, truncation=True, max_length=max_tokens, split_special_tokens=True)
         if encoding.encodings is not None:
             num_cut += sum(bool(one.overflowing) for one in encoding.encodings)
+        else:  # a tokenizer written in Python
+            num_cut += sum(len(ids) > max_tokens for ids in tokenizer(*columns, split_special_tokens=True)["input_ids"])
         return dict(encoding)
 
     columns = {"first": [one[0] for one in texts]}

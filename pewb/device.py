@@ -30,13 +30,11 @@ class Computing:
 
 
 def choose_device(section: DeviceSection) -> torch.device:
-    """Return the device that `section` asks for, an accelerator first, and set the number of CPU threads.
+    """Return the device that `section` asks for, an accelerator first.
 
     Raises:
         InputError: there is no such device.
     """
-    if section.threads is not None:
-        torch.set_num_threads(section.threads)
     if section.kind == "cpu":
         return torch.device("cpu")
     accelerator = torch.accelerator.current_accelerator(check_available=True)

@@ -309,9 +309,14 @@ def _overlaid(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, An
     """Return `content` with `section.key=value` overrides; another strategy kind replaces the whole section."""
     result: dict[str, Any] = _copied(content)
     parsed = [_parsed_override(override) for override in overrides]
-    parsed = [(["strategy", "kind"], value) if keys == ["strategy"] else (keys, value) for keys, value in parsed]
+    parsed = [
+        (["strategy", "kind"], value) if keys == ["strategy"] and isinstance(value, str) else (keys, value)
+        for keys, value in parsed
+    ]
     kinds = [value for keys, value in parsed if keys == ["strategy", "kind"]]
-    if kinds and _kind_table(result.get("strategy", {})).get("kind") != kinds[-1]:
+    kinds += [value.get("kind") for keys, value in parsed if keys == ["strategy"] and isinstance(value, dict)]
+    section = _kind_table(result.get("strategy", {}))
+    if kinds and (not isinstance(section, dict) or section.get("kind") != kinds[-1]):
         result["strategy"] = {}
         if isinstance(result.get("training"), dict):
             result["training"].pop("learning_rate", None)

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Receives what is going on; `cli.py` has one that prints, a run's process one that writes events."""
+    """Receives what is going on; `screen.py` has those that print, a run's process one that writes events."""
 
     def notice(self, text: str) -> None:
         """Say one line that the user should see, such as which fallback was taken."""

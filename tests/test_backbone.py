@@ -109,6 +109,13 @@ def remove_tokenizer(where):
         path.unlink()
 
 
+def _without(file, part):
+    """Leave out of a file of weights those whose name has `part`."""
+    from safetensors.torch import load_file, save_file
+
+    save_file({name: one for name, one in load_file(file).items() if part not in name}, file)
+
+
 FAULTS = {
     "no tokenizer": (remove_tokenizer, {}, "has no tokenizer; put the files"),
     "broken tokenizer": (lambda where: (where / "tokenizer.json").write_text("{"), {}, "no tokenizer can be read"),
@@ -127,6 +134,11 @@ FAULTS = {
     "no configuration": (lambda where: (where / "config.json").unlink(), {}, "the configuration in .* can't be read"),
     "broken configuration": (lambda where: (where / "config.json").write_text("{"), {}, "can't be read"),
     "too wide": (None, {"hidden_size": 64}, "in another shape"),
+    "no embeddings": (
+        lambda where: _without(where / "model.safetensors", "embeddings."),
+        {},
+        "lack 'bert.embeddings",
+    ),
     "too many layers": (None, {"num_hidden_layers": 3}, r"lack 'bert.encoder.layer.2.*\(16 such tensors\)"),
     "another model's": (None, {"model_type": "distilbert"}, "lack 'distilbert.transformer"),
     "heads do not divide": (None, {"num_attention_heads": 5}, "no model can be built .*not a multiple"),

@@ -92,6 +92,11 @@ def test_combinations_that_can_not_be_are_refused_with_the_reason(change, messag
         ({"task": {"kind": "text_classification", "trian": "a.csv"}}, "did you mean 'train'"),
         ({"device": {"memory": "8 Gigs"}}, "is not a size"),
         ({"seeds": []}, "seeds"),
+        ({"seeds": [2**70]}, "seeds"),
+        (
+            {"training": {"max_grad_norm": float("inf")}},
+            "training.max_grad_norm: got inf; input should be a finite number",
+        ),
     ],
 )
 def test_a_fault_names_the_way_out(change, message):
@@ -125,6 +130,21 @@ def test_another_strategy_kind_replaces_the_section_and_its_learning_rate():
         assert recipe.training.learning_rate == strategies()["full"].default_learning_rate
     assert load_recipe(path, ["strategy=full", "training.learning_rate=1e-4"]).recipe.training.learning_rate == 1e-4
     assert load_recipe(path, ["quantization.kind=nf4", "quantization.double=true"]).recipe.quantization.double
+
+
+def test_a_whole_section_can_be_given_on_the_command_line():
+    path = ROOT / "recipes" / "lora_sst2.toml"
+    recipe = load_recipe(path, ['strategy={kind="lora", rank=4}']).recipe
+    assert (recipe.strategy.rank, recipe.training.learning_rate) == (4, 1e-3)
+    recipe = load_recipe(path, ['strategy={kind="top_layers", num_layers=1}']).recipe
+    assert (recipe.strategy.num_layers, recipe.training.learning_rate) == (1, 5e-5)
+
+
+def test_an_override_mends_a_section_of_the_wrong_type(tmp_path):
+    (tmp_path / "odd.toml").write_text('backbone = "minilm-l6"\ntask = "movie-snippets"\nstrategy = 5\n')
+    assert load_recipe(tmp_path / "odd.toml", ["strategy=full"]).recipe.strategy.kind == "full"
+    with pytest.raises(InputError, match="strategy"):
+        load_recipe(tmp_path / "odd.toml")
 
 
 def test_files_that_do_not_serve(tmp_path):

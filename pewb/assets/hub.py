@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pewb.assets import hub_api
 from pewb.assets.cache import Slot, cache_folder, digest_file, locked
 from pewb.assets.catalog import HubSource
 from pewb.assets.download import download
@@ -122,11 +123,15 @@ def _gather(
     total = None if None in sizes else sum(size or 0 for size in sizes)
     done = 0
     prefix = "datasets/" if kind == "task" else ""
-    with httpx2.Client(timeout=_READ_SECONDS) as client:
+    with httpx2.Client(timeout=httpx2.Timeout(_READ_SECONDS, connect=hub_api.PROBE_SECONDS)) as client:
+        answered = False
         for path in names:
             staged = staging / path
             if not _is_staged(staged, repository.files[path], pin):
                 url = f"{endpoint()}/{prefix}{source.hub}/resolve/{repository.commit}/{quote(path)}"
+                if not answered:
+                    hub_api.see_that_files_come(client, url, repository.token)
+                    answered = True
                 try:
                     _bring(
                         client,

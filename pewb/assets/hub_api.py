@@ -7,10 +7,13 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pewb.assets.missing import MissingError, one_line
+
+if TYPE_CHECKING:
+    import httpx2
 
 PROBE_SECONDS = 3.0
 """How long the hub may take, all in all, to say what a repository holds."""
@@ -143,6 +146,21 @@ def _answer_within(seconds: float, url: str) -> tuple[int, bytes, str | None]:
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]
+
+
+def see_that_files_come(client: httpx2.Client, url: str, token: str | None) -> None:
+    """Ask for the head of one file within `PROBE_SECONDS`: many networks let the hub's API through, but not its file host.
+
+    Raises:
+        MissingError: there is no answer.
+    """
+    import httpx2
+
+    try:
+        client.head(url, headers=authorization(token), follow_redirects=True, timeout=PROBE_SECONDS)
+    except httpx2.TransportError as error:
+        _unreachable[endpoint()] = f"it answers, but its files do not come: {one_line(error)}"
+        raise _hub_missing(endpoint()) from None
 
 
 def authorization(token: str | None) -> dict[str, str]:

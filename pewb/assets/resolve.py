@@ -55,13 +55,16 @@ class Asset:
         return AssetRecord(name=self.name, kind=self.kind, source=self.source, digests=self.digests)
 
 
-def fetch(kind: Kind, reference: str, report: Reporter | None = None, renew: bool = False) -> Asset:
+def fetch(
+    kind: Kind, reference: str, report: Reporter | None = None, renew: bool = False, files: Sequence[str] = ()
+) -> Asset:
     """Return the asset that `reference` names: a catalogue name, a folder, or a hub id ("org/name", "org/name@revision").
 
     Args:
         kind: "backbone" or "task".
         reference: what the user wrote.
         report: hears of fallbacks, damage and progress.
+        files: of a hub id, only what these paths or patterns name; left out: whatever is needed of such a repository.
         renew: ask the hub again, and accept what it has now in place of what was first fetched.
 
     Raises:
@@ -69,7 +72,7 @@ def fetch(kind: Kind, reference: str, report: Reporter | None = None, renew: boo
         UnavailableError: no source has it; every reason is named, and the way out.
     """
     report = report or Silent()
-    sources = _sources(kind, reference)
+    sources = _sources(kind, reference, files)
     try:
         cached = None if renew else _first_cached(kind, reference, sources, report)
         return cached or _first_obtained(kind, reference, sources, report, renew)
@@ -116,7 +119,7 @@ def _entry(kind: Kind, name: str) -> BackboneEntry | TaskEntry | None:
     return backbones().get(name) if kind == "backbone" else tasks().get(name)
 
 
-def _sources(kind: Kind, reference: str) -> tuple[Source, ...]:
+def _sources(kind: Kind, reference: str, files: Sequence[str] = ()) -> tuple[Source, ...]:
     """Return where `reference` may be had, in order."""
     if entry := _entry(kind, reference):
         return entry.sources
@@ -124,8 +127,8 @@ def _sources(kind: Kind, reference: str) -> tuple[Source, ...]:
     if looks_like_path or (reference and Path(reference).is_dir()):
         return (FolderSource(folder=reference),)
     if match := _HUB_REFERENCE.fullmatch(reference):
-        files = (match["file"].removeprefix("/"),) if match["file"] else ()
-        return (HubSource(hub=match["hub"], revision=match["revision"] or "main", files=files),)
+        named = (match["file"].removeprefix("/"),) if match["file"] else tuple(files)
+        return (HubSource(hub=match["hub"], revision=match["revision"] or "main", files=named),)
     known = sorted(backbones() if kind == "backbone" else tasks())
     raise InputError(
         f"no {kind} '{reference}'{nearest(reference, known)}; known are {', '.join(known)}, a folder, or a hub id such as 'org/name'"

@@ -54,10 +54,12 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The backbone, the task with the size of its test set, and the kind of device."""
+        """The backbone, the task with the sizes of its splits, and the kind of device."""
         row = self.rows[0]
         examples = {one.test_examples for one in self.rows} - {None}
-        size = f" ({examples.pop():,} test examples)" if len(examples) == 1 else ""
+        sizes = [] if row.train_examples is None else [f"{row.train_examples:,} training"]
+        sizes += [f"{examples.pop():,} test"] if len(examples) == 1 else []
+        size = f" ({', '.join(sizes)} examples)" if sizes else ""
         return f"{row.backbone} · {row.task}{size} · {row.device or 'device unknown'}"
 
     @property
@@ -112,8 +114,16 @@ class Leaderboard:
         """Draw the rows from `records`, whose order does not matter."""
         groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         for row in rows_of(records):
-            place = (row.backbone, row.task, row.device, row.test_digest, row.backbone_digest, row.main_metric)
-            groups[tuple(part or "" for part in place)].append(row)
+            place = (
+                row.backbone,
+                row.task,
+                row.device,
+                row.test_digest,
+                row.backbone_digest,
+                row.main_metric,
+                row.train_examples,
+            )
+            groups[tuple(str(part or "") for part in place)].append(row)
         self.groups = [Group(sorted(groups[place], key=_rank)) for place in sorted(groups)]
 
     @classmethod

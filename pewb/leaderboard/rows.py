@@ -14,9 +14,13 @@ from pydantic import BaseModel, ConfigDict
 
 from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Peak, Record, Status, Time
 
-_NOT_COMPARED = {"backbone", "task", "seeds", "seed", "engine", "track"}
-"""Sections of a resolved recipe that are compared by other means, or alter nothing."""
-_NOT_COMPARED_KEYS = {"training.precision", "device.kind", "device.threads"}
+_NOT_COMPARED = {
+    *("backbone", "seeds", "training.precision", "device.kind", "device.threads"),
+    *(f"task.{key}" for key in ("data", "train", "validation", "test", "dataset")),
+}
+"""Keys of a resolved recipe that are compared by other means (files by their digests), or alter nothing."""
+_BUDGET_KEYS = ("training.batch_size", "training.max_tokens")
+"""Keys that a table shows wherever its rows differ in them."""
 
 
 class Row(BaseModel):
@@ -29,6 +33,7 @@ class Row(BaseModel):
     """SHA-256 over the digests of the backbone's files."""
     task: str
     test_digest: str | None
+    train_examples: int | None
     test_examples: int | None
     majority_share: float | None
     """What always answering with the most frequent test label would score."""
@@ -83,6 +88,7 @@ class _Place(NamedTuple):
     task: str
     backbone_digest: str | None
     test_digest: str | None
+    train_examples: int | None
     main_metric: str | None
     device: str | None
 
@@ -158,6 +164,7 @@ def _place(record: Record) -> _Place:
         task=record.task,
         backbone_digest=_digest(record, "backbone"),
         test_digest=record.data.get("test_digest"),
+        train_examples=record.data.get("train_examples"),
         main_metric=record.main_metric,
         device=record.device.kind if record.device else None,
     )
@@ -186,9 +193,9 @@ def _compared_keys(recipe: dict[str, Any], above: str = "") -> Iterable[tuple[st
     """Yield the dotted keys of a resolved recipe, less those that are null or need not be equal within a row."""
     for key, value in recipe.items():
         name = f"{above}{key}"
-        if isinstance(value, dict) and name not in _NOT_COMPARED:
+        if isinstance(value, dict):
             yield from _compared_keys(value, f"{name}.")
-        elif value is not None and name not in _NOT_COMPARED | _NOT_COMPARED_KEYS:
+        elif value is not None and name not in _NOT_COMPARED and name != "task":
             yield name, value
 
 
@@ -213,15 +220,25 @@ def _says_more(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 
 def _distinctions(keys: Iterable[_Conditions]) -> dict[_Conditions, str]:
-    """Return, for rows that would look alike, the recipe keys in which they differ."""
+    """Return the recipe keys that tell rows apart which would look alike, and budgets that differ within a place."""
     alike: dict[tuple[Any, ...], list[_Conditions]] = defaultdict(list)
+    places: dict[_Place, list[dict[str, Any]]] = defaultdict(list)
     for key in keys:
         alike[(*key[:5], key.precision)].append(key)
+        places[key.place].append(json.loads(key.recipe))
+    budgets = {
+        place: {name for name in _BUDGET_KEYS if len({recipe.get(name) for recipe in recipes}) > 1}
+        for place, recipes in places.items()
+    }
     told = {}
     for group in alike.values():
         facts = {key: json.loads(key.recipe) | {"training data": (key.task_digest or "unknown")[:8]} for key in group}
         names = sorted({name for values in facts.values() for name in values})
-        differing = [name for name in names if len({json.dumps(values.get(name)) for values in facts.values()}) > 1]
+        differing = [
+            name
+            for name in names
+            if name in budgets[group[0].place] or len({json.dumps(values.get(name)) for values in facts.values()}) > 1
+        ]
         for key, values in facts.items():
             told[key] = ", ".join(f"{name}={_shown(values.get(name))}" for name in differing)
     return told
@@ -272,10 +289,12 @@ def _row(key: _Conditions, records: list[Record], newest: int, distinction: str)
 
 
 def _counted(records: list[Record]) -> list[Record]:
-    """Return one record per seed: the one that finished last (one that was cancelled only if there is no other)."""
-    by_seed = {}
-    for record in sorted(records, key=lambda record: (record.status != "cancelled", record.finished_at, record.run)):
-        by_seed[record.seed] = record
+    """Return one record per seed: the success that finished last, else another's outcome, a cancelled run's least of all."""
+
+    def weight(record: Record) -> tuple[bool, bool, str, str]:
+        return record.status == "success", record.status != "cancelled", record.finished_at, record.run
+
+    by_seed = {record.seed: record for record in sorted(records, key=weight)}
     return [by_seed[seed] for seed in sorted(by_seed)]
 
 

@@ -65,12 +65,19 @@ def prepare(loaded: LoadedRecipe, results: Path, reporter: Reporter) -> list[Job
 def _task(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskTable, Path, AssetRecord]:
     """Return the task's name, its keys, the folder its files are in, and what a record keeps of them."""
     if isinstance(recipe.task, list):
+        for name in recipe.task:
+            if name not in catalogue_tasks():
+                raise InputError(
+                    f"task: '{name}' is not in the catalogue{nearest(name, list(catalogue_tasks()))}; see pewb list tasks. Your own"
+                    ' data, or a data set on the hub, is a table: task = { kind = "text_classification", dataset = "org/name", … }'
+                )
         asset: Asset = fetch_first("task", recipe.task, reporter)
         task = TaskTable.model_validate(catalogue_tasks()[asset.name].spec)
         return asset.name, task, asset.folder, asset.to_record()
     task = recipe.task
     if task.dataset:
-        asset = fetch("task", task.dataset, reporter)
+        files = [name for name in (task.data, task.train, task.validation, task.test) if name]
+        asset = fetch("task", task.dataset, reporter, files=files)
         return task.dataset.split("@")[0], task, asset.folder, asset.to_record()
     return _own_files(task)
 

@@ -76,6 +76,7 @@ def do(job: Job, events: Events) -> int:
 
 def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
     """Load, evaluate the untouched model, train, evaluate on the test split, save; `measured` is filled on the way."""
+    import torch
     from accelerate import Accelerator
 
     from pewb import assembly
@@ -90,6 +91,8 @@ def run_job(job: Job, events: Events, measured: dict[str, Any]) -> None:
     _quieten()
     recipe, training = job.recipe, job.recipe.training
     started = time.perf_counter()
+    if recipe.device.threads:
+        torch.set_num_threads(recipe.device.threads)
     device = choose_device(recipe.device)
     computing = choose_precision(training.precision, device)
     limit = recipe.device.memory_bytes

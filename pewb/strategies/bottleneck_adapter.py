@@ -30,7 +30,7 @@ class BottleneckAdapter(Strategy):
     trains: ClassVar[str] = "two small networks in every layer"
     paper: ClassVar[str] = "Houlsby et al. 2019, arXiv:1902.00751"
     default_learning_rate: ClassVar[float] = 3e-4
-    learning_rate_source: ClassVar[str] = "Houlsby et al. 2019, section 3.2: the middle of 3e-5, 3e-4, 3e-3"
+    learning_rate_source: ClassVar[str] = "Houlsby et al. 2019, on GLUE: the middle of 3e-5, 3e-4, 3e-3"
     starts_as_backbone: ClassVar[bool] = True
 
     def describe(self) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class PeftStrategy(Strategy):
-    """A strategy that PEFT implements: saved and loaded in PEFT's own format, so that plain PEFT reads it."""
+    """A strategy that PEFT implements: saved and loaded in PEFT's own format."""
 
     def peft_config(self, anatomy: Anatomy) -> Any:
         """Return PEFT's configuration for this strategy on a model with `anatomy`."""

@@ -27,7 +27,9 @@ class PrefixTuning(PeftStrategy):
     trains: ClassVar[str] = "keys and values before every layer's"
     paper: ClassVar[str] = "Li & Liang 2021, arXiv:2101.00190"
     default_learning_rate: ClassVar[float] = 1e-2
-    learning_rate_source: ClassVar[str] = "Liu et al. 2022 (P-tuning v2), appendix B: 5e-3 to 1e-2 on classification"
+    learning_rate_source: ClassVar[str] = (
+        "Liu et al. 2022 (P-tuning v2), the authors' run_script/run_rte_bert.sh: 1e-2 with 20 tokens"
+    )
     starts_as_backbone: ClassVar[bool] = False
     supports_gradient_checkpointing: ClassVar[bool] = False
     refused_model_types: ClassVar[dict[str, str]] = dict.fromkeys(

@@ -18,7 +18,8 @@ class PromptTuning(PeftStrategy):
 
     PEFT puts the virtual tokens before everything. An encoder's head reads position 0, which must stay [CLS], and a
     decoder's batch is padded on the left, which must not come between prompt and text (PEFT issues 764 and 1093). So they
-    are moved behind [CLS], or directly before the text, on their way into the backbone.
+    are moved behind [CLS], or directly before the text, on their way into the backbone. The saved prompt is PEFT's, but
+    plain PEFT puts it elsewhere and so predicts otherwise: use `load`.
     """
 
     kind: Literal["prompt_tuning"] = "prompt_tuning"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TopLayers(Strategy):
-    """Train the layers nearest the head as they are ("variable fine-tuning", Houlsby et al. 2019, section 3.2).
+    """Train the layers nearest the head as they are ("variable fine-tuning", Houlsby et al. 2019).
 
     On a quantised backbone the trained layers stay unquantised.
     """
@@ -24,7 +24,7 @@ class TopLayers(Strategy):
     """How many layers below the head are trained."""
 
     trains: ClassVar[str] = "the last layers"
-    paper: ClassVar[str] = "Houlsby et al. 2019, arXiv:1902.00751, section 3.2"
+    paper: ClassVar[str] = "Houlsby et al. 2019, arXiv:1902.00751"
     default_learning_rate: ClassVar[float] = 5e-5
     learning_rate_source: ClassVar[str] = "as full: Devlin et al. 2019, appendix A.3"
     starts_as_backbone: ClassVar[bool] = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,10 +70,11 @@ class TextClassification(BaseModel):
     def _one_way_to_name_files(self) -> TextClassification:
         if self.data and (self.train or self.test or self.validation):
             raise ValueError("give either data (one file, divided) or train and test, not both")
-        if not self.data and not (self.train and self.test) and not self.dataset:
+        if not self.data and not (self.train and self.test):
             missing = "test" if self.train else "train"
             raise ValueError(
                 f"'{missing}' is missing: give train and test files, or one file as data to have it divided"
+                + (f" (paths or patterns inside '{self.dataset}')" if self.dataset else "")
             )
         if self.split and not self.data:
             raise ValueError("split divides one file: name that file as data, or leave split out")
@@ -207,11 +209,6 @@ def _why_empty(task: TextClassification, name: str) -> str:
 def _read(task: TextClassification, folder: Path, key: str) -> _Rows:
     """Return the (texts, label) rows of the file that the task's `key` names."""
     pattern = getattr(task, key)
-    if not pattern:
-        raise InputError(
-            f"task.{key}: name the file inside '{task.dataset}' that holds the {key} split"
-            f" (a path or a pattern such as 'data/{key}-*.parquet')"
-        )
     table = read_table(files_of(folder, pattern, key), task.format, task.header)
     texts = [_filled(column(table, name, "text", pattern), "text", pattern) for name in task.text_columns]
     labels = _filled(column(table, task.label, "label", pattern), "label", pattern)
@@ -268,13 +265,18 @@ def _label_names(labels: pandas.Series, path: str) -> list[str]:
                 f"task.label: {path} has labels such as {labels[broken].iloc[0]}, which are no classes;"
                 " task.binarize makes two classes of a rating"
             )
-        return [str(int(number)) for number in numbers]
+        return [_whole(label) for label in labels]
     if len(numbers) > 1 and not isinstance(labels.name, str) and numbers.iloc[1:].notna().all():
         raise InputError(
             f"task.label: {path} has the label '{labels.iloc[0]}' in its first row and numbers in all others;"
             " if that is its header line, set header = true"
         )
     return [str(label).strip() for label in labels]
+
+
+def _whole(label: Any) -> str:
+    """Return a whole number as text, "1.0" as "1"; "01" stays as it is, for it may be another class than "1"."""
+    return re.sub(r"\.0*$", "", label.strip()) if isinstance(label, str) else str(int(label))
 
 
 def _classes(task: TextClassification, raw: dict[str, _Rows]) -> tuple[list[str], dict[str, int]]:

@@ -69,6 +69,11 @@ def _handler(server: Server):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_HEAD(self):
+            if server.behaviour == "silent files":
+                server.closing.wait(30)
+            self.answer(200, b"", "application/octet-stream")
+
         def do_GET(self):
             path = unquote(urlsplit(self.path).path)
             server.requests.append((path, self.headers.get("Range")))

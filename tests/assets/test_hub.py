@@ -94,6 +94,26 @@ def test_slow_hub_is_given_up_at_the_deadline(a_hub, behaviour, monkeypatch):
     assert len(a_hub.requests) == 1
 
 
+def test_hub_whose_files_do_not_come_is_given_up_at_the_deadline(model, monkeypatch):
+    """A network may let the API through, but not the host that has the files."""
+    model.behaviour = "silent files"
+    monkeypatch.setattr(hub_api, "PROBE_SECONDS", 0.3)
+    with pytest.raises(UnavailableError, match=r"can't be reached.*its files do not come"):
+        fetch("backbone", "org/model")
+    asked = len(model.requests)
+    with pytest.raises(UnavailableError):
+        fetch("backbone", "org/model")
+    assert len(model.requests) == asked, "found out once"
+
+
+def test_only_the_named_files_of_a_data_set_are_fetched(a_hub):
+    a_hub.repositories["datasets/org/many"] = {
+        "c" * 40: {"one/train.csv": b"a,b\n1,2\n", "one/test.csv": b"a,b\n1,2\n", "two/train.csv": b"a,b\n1,2\n"}
+    }
+    asset = fetch("task", "org/many", files=["one/train.csv", "one/te*.csv"])
+    assert sorted(asset.digests) == ["one/test.csv", "one/train.csv"]
+
+
 @pytest.mark.parametrize("behaviour", ["html", "no sha", "error"])
 def test_what_is_no_hub_is_found_out_once(a_hub, behaviour):
     a_hub.behaviour = behaviour

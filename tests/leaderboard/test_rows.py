@@ -220,3 +220,43 @@ def test_every_record_is_in_one_row_whatever_their_order(make_record, fields, ra
     shuffled = list(records)
     random.shuffle(shuffled)
     assert sorted(rows_of(shuffled), key=lambda row: row.runs) == sorted(rows, key=lambda row: row.runs)
+
+
+def _data(**more):
+    return {"test_examples": 10, "test_digest": "e" * 64, "majority_share": 0.5} | more
+
+
+def test_a_later_failure_does_not_erase_a_success(make_record):
+    good = make_record(finished_at="2025-01-01T00:00:00Z")
+    failed = make_record(status="out_of_memory", metrics={}, finished_at="2025-01-02T00:00:00Z")
+    [row] = rows_of([good, failed])
+    assert (row.status, row.metrics["accuracy"].value, len(row.runs)) == ("success", 0.8, 2)
+
+
+def test_other_ways_to_divide_the_same_file_are_other_rows(make_record):
+    tasks = [{"data": "all.csv", "split": {"train": share, "validation": 10, "test": 10}} for share in (80, 40)]
+    records = [make_record(seed=seed, recipe={"task": task}) for seed, task in enumerate(tasks)]
+    assert len(rows_of(records)) == 2
+    moved = [make_record(seed=seed, recipe={"task": {"data": name}}) for seed, name in enumerate(["a.csv", "b/a.csv"])]
+    assert len(rows_of(moved)) == 1, "files are compared by their digests, not by their names"
+
+
+def test_runs_on_less_data_stand_in_a_table_of_their_own(make_record):
+    from pewb.leaderboard import Leaderboard
+
+    records = [make_record(data=_data(train_examples=count)) for count in (8000, 64)]
+    assert [group.title for group in Leaderboard(records).groups] == [
+        "minilm-l6 · movies (64 training, 10 test examples) · cpu",
+        "minilm-l6 · movies (8,000 training, 10 test examples) · cpu",
+    ]
+
+
+def test_rows_of_other_budgets_say_so(make_record):
+    records = [
+        make_record(strategy=name, recipe={"strategy": {"kind": name}, "training": {"max_tokens": size}})
+        for name, size in (("lora", 128), ("full", 64))
+    ]
+    assert {row.strategy: row.distinction for row in rows_of(records)} == {
+        "lora": "training.max_tokens=128",
+        "full": "training.max_tokens=64",
+    }

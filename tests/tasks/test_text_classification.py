@@ -193,11 +193,6 @@ def test_lists_are_no_text(write, read):
         read(train="train.jsonl")
 
 
-def test_a_hub_data_set_needs_its_files_named(read):
-    with pytest.raises(InputError, match=r"task\.train: name the file inside 'org/name' that holds the train split"):
-        read(dataset="org/name", train=None, test=None, validation=None)
-
-
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -205,6 +200,7 @@ def test_a_hub_data_set_needs_its_files_named(read):
         ({"train": "a.csv"}, "'test' is missing"),
         ({"test": "a.csv"}, "'train' is missing"),
         ({}, "'train' is missing"),
+        ({"dataset": "org/name"}, "'train' is missing.*inside 'org/name'"),
         ({"data": "a.csv", "text": []}, "text names 0 columns"),
         ({"data": "a.csv", "text": ["a", "b", "c"]}, "text names 3 columns"),
         ({"data": "a.csv", "labels": ["a"]}, "at least 2"),
@@ -234,3 +230,9 @@ def test_the_movie_snippets():
     assert examples.labels == ["negative", "positive"]
     assert not examples.warnings
     assert examples.facts()["test_digest"] == "fb9c95cc448bba9e907e8d8f6c95bbd0918035f6ab58bd9fad7522a0cf6d2457"
+
+
+def test_spellings_of_a_number_are_one_class_only_where_they_mean_one(tmp_path, read):
+    from pewb.tasks.text_classification import _whole
+
+    assert [_whole(label) for label in ("1.0", "1", " 1. ", "01", 1, 1.0, True)] == ["1", "1", "1", "01", "1", "1", "1"]
