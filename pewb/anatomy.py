@@ -109,6 +109,8 @@ class Anatomy:
     is_encoder: bool = True
     """Whether the first token ([CLS]) is what the head reads."""
     is_encoder_decoder: bool = False
+    takes_past: bool = True
+    """Whether its layers take past keys and values."""
 
     @cached_property
     def top_stack(self) -> Stack:

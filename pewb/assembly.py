@@ -96,10 +96,7 @@ def insert(assembly: Assembly, gradient_checkpointing: bool, seed: int) -> None:
 
 
 def _refuse_unfit(strategy: Strategy, anatomy: Anatomy) -> None:
-    reason = strategy.refused_model_types.get(anatomy.model_type)
-    if anatomy.is_encoder_decoder and not reason:
-        reason = strategy.refuses_encoder_decoder
-    if reason:
+    if reason := strategy.misfit(anatomy):
         raise RefusedError(
             f"strategy '{strategy.kind}' does not fit '{anatomy.model_type}' models: {reason};"
             " choose another strategy (pewb list strategies) or backbone"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -83,7 +84,9 @@ def read_blueprint(folder: Path, labels: Sequence[str], dropout: float | None = 
             " mend it, or name another backbone (pewb list backbones)"
         ) from None
     anatomy = anatomy_of(config, (name for name, _ in virtual.named_parameters()), virtual.base_model_prefix)
-    return Blueprint(folder, gguf_file, config, model_class, anatomy)
+    forwards = (virtual.forward, virtual.get_submodule(anatomy.base).forward)
+    takes_past = any("past_key_values" in signature(forward).parameters for forward in forwards)
+    return Blueprint(folder, gguf_file, config, model_class, replace(anatomy, takes_past=takes_past))
 
 
 def _set_dropout(config: Any, probability: float) -> None:

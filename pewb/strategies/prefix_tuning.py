@@ -11,8 +11,6 @@ from pewb.strategies.peft_engine import PeftStrategy
 if TYPE_CHECKING:
     from pewb.anatomy import Anatomy
 
-_NO_CACHE = "PEFT hands the prefix over as past keys and values, and the architecture has none"
-
 
 class PrefixTuning(PeftStrategy):
     """Train virtual keys and values P_k, P_v of each attention: attn(Q, [P_k; K], [P_v; V]).
@@ -32,12 +30,14 @@ class PrefixTuning(PeftStrategy):
     )
     starts_as_backbone: ClassVar[bool] = False
     supports_gradient_checkpointing: ClassVar[bool] = False
-    refused_model_types: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("albert", "deberta", "deberta-v2", "distilbert", "modernbert", "mpnet"), _NO_CACHE
-    )
-    refuses_encoder_decoder: ClassVar[str] = (
-        "PEFT has no prefix for the classification head of an encoder-decoder: its forward fails"
-    )
+
+    def misfit(self, anatomy: Anatomy) -> str | None:
+        """Refuse architectures for whose classification head PEFT's own forward fails."""
+        if anatomy.is_encoder_decoder:
+            return "PEFT has no prefix for the classification head of an encoder-decoder"
+        if not anatomy.takes_past:
+            return "PEFT hands the prefix over as past keys and values, and the architecture takes none"
+        return None
 
     def describe(self) -> str:
         """Return the prefix's length."""

@@ -32,10 +32,13 @@ class PromptTuning(PeftStrategy):
         "measured: minilm-l6 on 4,000 movie-snippets, 2 epochs: .742 at 3e-3, .744 at 1e-2, .678 at 3e-2"
     )
     starts_as_backbone: ClassVar[bool] = False
-    refuses_encoder_decoder: ClassVar[str] = (
-        "transformers' classification head of an encoder-decoder does not take embeddings as input"
-    )
     padding_side: ClassVar[str] = "left"
+
+    def misfit(self, anatomy: Anatomy) -> str | None:
+        """Refuse encoder-decoders: transformers' classification head for them takes no embeddings."""
+        if anatomy.is_encoder_decoder:
+            return "the classification head of an encoder-decoder does not take embeddings as its input"
+        return None
 
     def describe(self) -> str:
         """Return the prompt's length."""

@@ -33,10 +33,6 @@ class Strategy(BaseModel):
     quantization_refusal: ClassVar[str] = ""
     """Why the quantizations that are left out above can't be."""
     supports_gradient_checkpointing: ClassVar[bool] = True
-    refused_model_types: ClassVar[dict[str, str]] = {}
-    """Architectures that can't have this strategy, each with the reason."""
-    refuses_encoder_decoder: ClassVar[str] = ""
-    """Why encoder-decoder models can't have this strategy; empty if they can."""
     padding_side: ClassVar[str] = "right"
     """Where a decoder's batches are padded under this strategy."""
 
@@ -47,6 +43,10 @@ class Strategy(BaseModel):
     def virtual_tokens(self) -> int:
         """Return how many of the model's positions the strategy takes up."""
         return 0
+
+    def misfit(self, anatomy: Anatomy) -> str | None:
+        """Return why an architecture can't have this strategy, or None if it can."""
+        return None
 
     def trained_modules(self, anatomy: Anatomy) -> list[str]:
         """Return the backbone's own modules that are trained, and so are never quantised (the head is not named).
