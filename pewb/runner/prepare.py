@@ -68,7 +68,7 @@ def _task(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskTable, Path, Ass
         for name in recipe.task:
             if name not in catalogue_tasks():
                 raise InputError(
-                    f"task: '{name}' is not in the catalogue{nearest(name, list(catalogue_tasks()))}; see pewb list tasks. Your own"
+                    f"task: no task '{name}' in the catalogue{nearest(name, list(catalogue_tasks()))}; see pewb list tasks. Your own"
                     ' data, or a data set on the hub, is a table: task = { kind = "text_classification", dataset = "org/name", … }'
                 )
         asset: Asset = fetch_first("task", recipe.task, reporter)
