@@ -26,7 +26,7 @@ SETTINGS = {
     "prompt_tuning": {"num_virtual_tokens": 4},
     "top_layers": {"num_layers": 1},
 }
-RATES = {"full": 3e-3, "top_layers": 3e-3, "head_only": 3e-2, "lora": 1e-2, "bottleneck_adapter": 1e-2}
+RATES = {"full": 3e-3, "top_layers": 3e-3, "head_only": 3e-2, "lora": 1e-2, "bottleneck_adapter": 3e-3}
 
 
 def make(strategy: str) -> object:
