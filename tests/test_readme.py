@@ -43,7 +43,7 @@ def test_commands_of_the_readme(command, capsys, monkeypatch, tmp_path):
 
 
 def test_the_table_of_strategies_is_the_codes():
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*\| [\d.e-]+) \|$", README, re.MULTILINE))
     expected = {name: f"{kind.trains} | {kind.default_learning_rate:g}" for name, kind in strategies().items()}
     assert {name: rows.get(name) for name in expected} == expected
 
