@@ -78,6 +78,9 @@ SITE_SUFFIXES: dict[str, tuple[str, ...]] = {
 
 _FUSED_IN_QKV = ("query", "key", "value")
 
+_NORM = re.compile(r"(?i)norm|^ln(_|\d|$)")
+"""How architectures call their normalisation layers."""
+
 _OTHER_SENSES = re.compile(r"(^|\.)(vision|visual|audio)")
 """Parts of a multi-modal model that text never reaches."""
 
@@ -106,11 +109,17 @@ class Anatomy:
     """Modules trained under every strategy: the classifier, and a pooler where the classifier reads it."""
     site_modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Full module names for each site that the model has."""
+    norms: tuple[str, ...] = ()
+    """The backbone's normalisation layers that have weights."""
+    biases: tuple[str, ...] = ()
+    """The backbone's bias parameters, without a pooler's that belongs to the head."""
     is_encoder: bool = True
     """Whether the first token ([CLS]) is what the head reads."""
     is_encoder_decoder: bool = False
     takes_past: bool = True
     """Whether its layers take past keys and values."""
+    has_conv1d: bool = False
+    """Whether its projections are transformers' `Conv1D` (GPT-2), whose weights are stored the other way round."""
 
     @cached_property
     def top_stack(self) -> Stack:
@@ -137,6 +146,17 @@ class Anatomy:
             found.update(dict.fromkeys(names))
         return list(found)
 
+    def feed_forwards(self) -> list[tuple[str, str]]:
+        """Return for each feed-forward the module that its input enters and the one that its output leaves.
+
+        Raises:
+            RefusedError: an architecture in which they can't be paired.
+        """
+        entrances, exits = self.modules(["up"]), self.modules(["down"])
+        if [_layer(name) for name in entrances] != [_layer(name) for name in exits]:
+            raise RefusedError(f"pewb can't tell where the feed-forwards of a {self.model_type} model begin and end")
+        return list(zip(entrances, exits, strict=True))
+
     def fused(self, sites: Iterable[str]) -> list[str]:
         """Return those of `sites` that this architecture has, somewhere, only inside one fused projection."""
         return [site for site in sites if self._fused_modules(site)]
@@ -161,6 +181,16 @@ class Anatomy:
 
 def _parent(module: str) -> str:
     return module.rpartition(".")[0]
+
+
+def _own_name(module: str) -> str:
+    """Return what `module` is called, or the list that it is in (XLM keeps its norms in lists)."""
+    return re.sub(r"(\.\d+)+$", "", module).rpartition(".")[2]
+
+
+def _layer(module: str) -> str:
+    """Return the layer that holds `module`: its name up to the first number."""
+    return re.match(r".*?\.\d+(?=\.)|", module)[0]  # type: ignore[index]
 
 
 def _site_of(module: str) -> str | None:
@@ -202,6 +232,14 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatom
             f"pewb can't tell the {'head' if sizes else 'layers'} of a '{config.model_type}' model;"
             " name another backbone (pewb list backbones)"
         )
+    within = [
+        name
+        for name in names
+        if name.startswith(base + ".")
+        and not name.startswith(tuple(part + "." for part in head))
+        and not _OTHER_SENSES.search(name)
+    ]
+    norms = [module for module in map(_parent, within) if _NORM.search(_own_name(module))]
     encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
     reads_last = "score" in head or config.model_type in _READ_AT_LAST_TOKEN
     return Anatomy(
@@ -210,6 +248,8 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatom
         stacks=tuple(Stack(path, count) for path, count in sizes.items()),
         head=tuple(head),
         site_modules={site: tuple(modules) for site, modules in sites.items()},
+        norms=tuple(dict.fromkeys(norms)),
+        biases=tuple(name for name in within if name.endswith(".bias")),
         is_encoder=not encoder_decoder and not reads_last,
         is_encoder_decoder=encoder_decoder,
     )

@@ -19,6 +19,7 @@ from pewb.measurement.parameters import head_parameters
 from pewb.quantization import is_quantized, quantization_config
 from pewb.recipe import Quantization, Training
 from pewb.strategies import Strategy
+from pewb.strategies.strategy import QUANTIZATIONS
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def load(
     """
     blueprint = read_blueprint(folder, labels, training.dropout)
     anatomy = blueprint.anatomy
-    _refuse_unfit(strategy, anatomy)
+    _refuse_unfit(strategy, anatomy, quantization.kind, computing.device.type)
     check_length(blueprint, training.max_tokens, strategy.virtual_tokens())
     tokenizer = load_tokenizer(blueprint, strategy.padding_side)
     kept = [*strategy.trained_modules(anatomy), *anatomy.head]
@@ -95,11 +96,18 @@ def insert(assembly: Assembly, gradient_checkpointing: bool, seed: int) -> None:
     assert all(id(parameter) in trained for parameter in head_parameters(assembly.model, assembly.anatomy))
 
 
-def _refuse_unfit(strategy: Strategy, anatomy: Anatomy) -> None:
+def _refuse_unfit(strategy: Strategy, anatomy: Anatomy, quantization: str, device: str) -> None:
     if reason := strategy.misfit(anatomy):
         raise RefusedError(
             f"strategy '{strategy.kind}' does not fit '{anatomy.model_type}' models: {reason};"
             " choose another strategy (pewb list strategies) or backbone"
+        )
+    if reason := strategy.refuses(quantization, anatomy, device):
+        allowed = [kind for kind in QUANTIZATIONS if not strategy.refuses(kind, anatomy, device)]
+        way_out = f"allowed: {', '.join(allowed)}" if allowed else "choose another strategy (pewb list strategies)"
+        raise RefusedError(
+            f"quantization: '{quantization}' does not go with strategy '{strategy.kind}' ({strategy.describe()})"
+            f" on a '{anatomy.model_type}' model on {device}: {reason}; {way_out}"
         )
 
 

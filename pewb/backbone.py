@@ -14,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
 
 from pewb.anatomy import Anatomy, anatomy_of, longest_input
 from pewb.errors import InputError, RefusedError
@@ -86,7 +87,9 @@ def read_blueprint(folder: Path, labels: Sequence[str], dropout: float | None = 
     anatomy = anatomy_of(config, (name for name, _ in virtual.named_parameters()), virtual.base_model_prefix)
     forwards = (virtual.forward, virtual.get_submodule(anatomy.base).forward)
     takes_past = any("past_key_values" in signature(forward).parameters for forward in forwards)
-    return Blueprint(folder, gguf_file, config, model_class, replace(anatomy, takes_past=takes_past))
+    has_conv1d = any(isinstance(module, Conv1D) for module in virtual.modules())
+    anatomy = replace(anatomy, takes_past=takes_past, has_conv1d=has_conv1d)
+    return Blueprint(folder, gguf_file, config, model_class, anatomy)
 
 
 def _set_dropout(config: Any, probability: float) -> None:

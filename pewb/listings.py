@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from pewb.errors import InputError, nearest
+from pewb.errors import InputError, RefusedError, nearest
+
+if TYPE_CHECKING:
+    from pewb.anatomy import Anatomy
+    from pewb.strategies import Strategy
+
+FAMILIES = ("bert", "roberta", "deberta-v2", "llama", "gpt2", "t5")
+"""The architectures of the matrix; the conformance suite trains each strategy on each of them."""
+STORAGES = ("none", "int8", "nf4")
+"""The quantizations of the matrix."""
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -26,14 +38,25 @@ def _strategies() -> list[dict[str, Any]]:
         {
             "name": name,
             "description": strategy.trains,
+            "equation": strategy.equation,
             "learning_rate": strategy.default_learning_rate,
             "learning_rate_source": strategy.learning_rate_source,
             "quantization": list(strategy.quantizations),
+            "gradient_checkpointing": strategy.supports_gradient_checkpointing,
+            "refuses": _refuses(strategy),
             "keys": [key for key in strategy.model_fields if key != "kind"],
+            "variants": [value for settings in strategy.variants() for value in settings.values()],
             "paper": strategy.paper,
         }
         for name, strategy in strategies().items()
     ]
+
+
+def _refuses(strategy: type[Strategy]) -> list[str]:
+    """Return what `strategy` refuses and why, in the words of the methods that refuse."""
+    docs = [(method.__doc__ or "").partition("\n")[0] for method in (strategy.misfit, strategy.refuses)]
+    told = [doc.removeprefix("Refuse ").removesuffix(".") for doc in docs if doc.startswith("Refuse ")]
+    return told + ([f"quantised backbones: {strategy.quantization_refusal}"] if strategy.quantization_refusal else [])
 
 
 def _tasks() -> list[dict[str, Any]]:
@@ -65,3 +88,88 @@ def _backbones() -> list[dict[str, Any]]:
         }
         for name, entry in backbones().items()
     ]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the matrix: a strategy, or one of the methods that it stands for."""
+
+    strategy: str
+    settings: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return " ".join([self.strategy, *(value for _, value in self.settings)])
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A cell of the matrix, and why it can't be, if it can't."""
+
+    method: Method
+    architecture: str
+    quantization: str
+    refusal: str | None
+
+
+def methods() -> list[Method]:
+    """Return every strategy, once for each method that it stands for."""
+    from pewb.strategies import strategies
+
+    return [
+        Method(name, tuple(settings.items()))
+        for name, strategy in strategies().items()
+        for settings in strategy.variants()
+    ]
+
+
+def matrix(device: str) -> list[Combination]:
+    """Return every method × architecture × quantization, by the facts that a recipe and the assembly go by.
+
+    The architectures are in the size that transformers gives them by default, without weights; `device` is "cpu", "cuda" …
+    """
+    from pewb.strategies import strategies
+
+    anatomies = {family: _anatomy(family) for family in FAMILIES}
+    return [
+        Combination(
+            method,
+            family,
+            quantization,
+            _refusal(strategies()[method.strategy](**dict(method.settings)), anatomy, quantization, device),
+        )
+        for method in methods()
+        for family, anatomy in anatomies.items()
+        for quantization in STORAGES
+    ]
+
+
+def matrix_json(combinations: list[Combination]) -> dict[str, Any]:
+    """Return the matrix as a document: its cells, and the counts."""
+    cells = [
+        asdict(one)
+        | {"method": str(one.method), "strategy": one.method.strategy, "settings": dict(one.method.settings)}
+        for one in combinations
+    ]
+    refused = sum(one.refusal is not None for one in combinations)
+    return {"combinations": len(cells), "refused": refused, "matrix": cells}
+
+
+def _anatomy(family: str) -> Anatomy:
+    from transformers import AutoConfig
+
+    from pewb.backbone import read_blueprint
+
+    with TemporaryDirectory(prefix="pewb-") as folder:
+        AutoConfig.for_model(family).save_pretrained(folder)
+        return read_blueprint(Path(folder), ["negative", "positive"]).anatomy
+
+
+def _refusal(strategy: Strategy, anatomy: Anatomy, quantization: str, device: str) -> str | None:
+    """Return why a combination can't be, the architecture's reason before the quantization's."""
+    if reason := strategy.misfit(anatomy):
+        return reason
+    try:
+        strategy.trained_modules(anatomy)
+    except RefusedError as error:
+        return str(error)
+    return strategy.refuses(quantization, anatomy, device)

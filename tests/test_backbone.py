@@ -265,7 +265,9 @@ def test_three_classes_and_pairs_train(architecture, is_pair, tiny_backbone, tin
     before = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], 1e-2)
     model.train()
-    stepper = Stepper(model, assembled.tokenizer, data, optimizer, Accelerator(cpu=True), training, 2)
+    stepper = Stepper(
+        model, assembled.strategy, assembled.tokenizer, data, optimizer, Accelerator(cpu=True), training, 2
+    )
     first, *_, last = [stepper.step(range(3)) for _ in range(8)]
     assert last < first
     assert not [name for name, one in model.named_parameters() if name in before and torch.equal(one, before[name])]

@@ -17,6 +17,7 @@ class Full(Strategy):
     kind: Literal["full"] = "full"
 
     trains: ClassVar[str] = "every weight"
+    equation: ClassVar[str] = "h = (W + dW) x, every dW trained"
     paper: ClassVar[str] = "Devlin et al. 2019, arXiv:1810.04805"
     default_learning_rate: ClassVar[float] = 5e-5
     learning_rate_source: ClassVar[str] = "Devlin et al. 2019, appendix A.3: the largest of 5e-5, 3e-5, 2e-5"

@@ -16,6 +16,7 @@ class HeadOnly(Strategy):
     kind: Literal["head_only"] = "head_only"
 
     trains: ClassVar[str] = "the head"
+    equation: ClassVar[str] = "y = head(f(x)), f frozen"
     paper: ClassVar[str] = "Alain & Bengio 2016, arXiv:1610.01644"
     default_learning_rate: ClassVar[float] = 1e-3
     learning_rate_source: ClassVar[str] = (

@@ -33,3 +33,13 @@ class PeftStrategy(Strategy):
         from peft import PeftModel
 
         return PeftModel.from_pretrained(model, folder)
+
+
+def refused_conv1d(quantization: str, anatomy: Anatomy | None) -> str | None:
+    """Return why a method for which PEFT has no `Conv1D` layer can't be, or None if it can."""
+    if anatomy is not None and anatomy.has_conv1d and quantization == "none":
+        return (
+            "PEFT has no such layer for transformers' Conv1D"
+            " (int8, nf4 and fp4 put bitsandbytes' own layers in its place)"
+        )
+    return None

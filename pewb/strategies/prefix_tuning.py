@@ -23,6 +23,7 @@ class PrefixTuning(PeftStrategy):
     num_virtual_tokens: int = Field(default=20, ge=1)
 
     trains: ClassVar[str] = "keys and values before every layer's"
+    equation: ClassVar[str] = "attn(Q, [P_k; K], [P_v; V])"
     paper: ClassVar[str] = "Li & Liang 2021, arXiv:2101.00190"
     default_learning_rate: ClassVar[float] = 1e-2
     learning_rate_source: ClassVar[str] = (
@@ -32,7 +33,7 @@ class PrefixTuning(PeftStrategy):
     supports_gradient_checkpointing: ClassVar[bool] = False
 
     def misfit(self, anatomy: Anatomy) -> str | None:
-        """Refuse architectures for whose classification head PEFT's own forward fails."""
+        """Refuse encoder-decoders, and architectures that take no past keys and values (PEFT's own forward fails)."""
         if anatomy.is_encoder_decoder:
             return "PEFT has no prefix for the classification head of an encoder-decoder"
         if not anatomy.takes_past:

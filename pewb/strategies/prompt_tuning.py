@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
-
-from pewb.strategies.peft_engine import PeftStrategy
+from pewb.strategies.placed_prompt import PlacedPrompt
 
 if TYPE_CHECKING:
     from pewb.anatomy import Anatomy
 
 
-class PromptTuning(PeftStrategy):
+class PromptTuning(PlacedPrompt):
     """Train virtual tokens P_e and read [P_e; X_e] (Lester et al. 2021, section 2), started from sampled vocabulary.
 
-    PEFT puts the virtual tokens before everything. An encoder's head reads position 0, which must stay [CLS], and a
-    decoder's batch is padded on the left, which must not come between prompt and text (PEFT issues 764 and 1093). So they
-    are moved behind [CLS], or directly before the text, on their way into the backbone. The saved prompt is PEFT's, but
-    plain PEFT puts it elsewhere and so predicts otherwise: use `load`.
+    They stand behind an encoder's [CLS] and next to a decoder's text (`PlacedPrompt`), and are read from the first step
+    on, so the model does not start as the backbone.
     """
 
     kind: Literal["prompt_tuning"] = "prompt_tuning"
-    num_virtual_tokens: int = Field(default=20, ge=1)
 
     trains: ClassVar[str] = "virtual tokens before the text"
+    equation: ClassVar[str] = "h = f([P_e; X_e])"
     paper: ClassVar[str] = "Lester et al. 2021, arXiv:2104.08691"
     default_learning_rate: ClassVar[float] = 1e-2
     learning_rate_source: ClassVar[str] = (
         "measured: minilm-l6 on 4,000 movie-snippets, 2 epochs: .742 at 3e-3, .744 at 1e-2, .678 at 3e-2"
     )
-    starts_as_backbone: ClassVar[bool] = False
-    padding_side: ClassVar[str] = "left"
-
-    def misfit(self, anatomy: Anatomy) -> str | None:
-        """Refuse encoder-decoders: transformers' classification head for them takes no embeddings."""
-        if anatomy.is_encoder_decoder:
-            return "the classification head of an encoder-decoder does not take embeddings as its input"
-        return None
-
-    def describe(self) -> str:
-        """Return the prompt's length."""
-        return f"{self.num_virtual_tokens} tokens"
-
-    def virtual_tokens(self) -> int:
-        """Return the prompt's length."""
-        return self.num_virtual_tokens
 
     def peft_config(self, anatomy: Anatomy) -> Any:
         """Return the `PromptTuningConfig`."""
@@ -58,40 +37,3 @@ class PromptTuning(PeftStrategy):
             prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB,
             modules_to_save=list(anatomy.head),
         )
-
-    def apply(self, model: Any, anatomy: Anatomy) -> Any:
-        """Let PEFT insert the prompt, and move it to its place."""
-        return _place_prompt(super().apply(model, anatomy), self.num_virtual_tokens, anatomy.is_encoder)
-
-    def load(self, model: Any, anatomy: Anatomy, folder: Path) -> Any:
-        """Return `model` with the prompt in `folder`, moved to its place."""
-        return _place_prompt(super().load(model, anatomy, folder), self.num_virtual_tokens, anatomy.is_encoder)
-
-
-def _place_prompt(model: Any, num_virtual_tokens: int, is_encoder: bool) -> Any:
-    """Reorder what PEFT passes to the backbone, (batch, prompt + tokens, hidden), so that the prompt stands in its place."""
-    import torch
-
-    def reorder(_module: Any, positional: tuple[Any, ...], arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        mask = arguments.get("attention_mask")
-        embeddings = arguments.get("inputs_embeds")
-        if embeddings is None or mask is None:
-            return positional, arguments
-        rank = torch.full_like(mask, 2, dtype=torch.long)
-        rank[:, :num_virtual_tokens] = 1
-        if is_encoder:
-            rank[:, num_virtual_tokens] = 0
-        else:
-            rank[mask == 0] = 0
-        order = rank.argsort(dim=1, stable=True)
-        arguments = dict(arguments)
-        arguments["inputs_embeds"] = embeddings.gather(1, order[..., None].expand_as(embeddings))
-        arguments["attention_mask"] = mask.gather(1, order)
-        if arguments.get("token_type_ids") is not None:
-            arguments["token_type_ids"] = arguments["token_type_ids"].gather(1, order)
-        if not is_encoder:
-            arguments["position_ids"] = (arguments["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
-        return positional, arguments
-
-    model.base_model.register_forward_pre_hook(reorder, with_kwargs=True)
-    return model

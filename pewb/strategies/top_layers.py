@@ -24,6 +24,7 @@ class TopLayers(Strategy):
     """How many layers below the head are trained."""
 
     trains: ClassVar[str] = "the last layers"
+    equation: ClassVar[str] = "y = head(f_top(f(x))), f frozen, f_top the last num_layers layers"
     paper: ClassVar[str] = "Houlsby et al. 2019, arXiv:1902.00751"
     default_learning_rate: ClassVar[float] = 5e-5
     learning_rate_source: ClassVar[str] = "as full: Devlin et al. 2019, appendix A.3"

@@ -16,6 +16,7 @@ from pewb.measurement.memory import PhaseMemory, is_out_of_memory, tensors_of
 from pewb.recipe import Training
 from pewb.record import Curves
 from pewb.reporting import Reporter
+from pewb.strategies import Strategy
 from pewb.training.best import BestState
 from pewb.training.optimizers import make_optimizer, make_schedule
 from pewb.training.step import Stepper
@@ -65,6 +66,7 @@ class Trained:
 
 def train(
     model: Any,
+    strategy: Strategy,
     tokenizer: Any,
     data: Encoded,
     training: Training,
@@ -79,6 +81,7 @@ def train(
 
     Args:
         model: the assembled model; its trainable parameters are trained.
+        strategy: what was applied to it; it may have something to do at each step.
         tokenizer: pads the batches.
         data: the tokenised training examples.
         training: the recipe's section.
@@ -98,13 +101,16 @@ def train(
     optimizer = make_optimizer(model, training)
     schedule = make_schedule(optimizer, training, num_steps)
     optimizer = accelerator.prepare_optimizer(optimizer)
-    stepper = Stepper(model, tokenizer, data, optimizer, accelerator, training, training.asked_micro_batch_size)
+    stepper = Stepper(
+        model, strategy, tokenizer, data, optimizer, accelerator, training, training.asked_micro_batch_size
+    )
     best = BestState(training.patience) if training.patience else None
     parts = training.evaluations_per_epoch
     evaluated_after = {round(steps_per_epoch * part / parts) for part in range(1, parts + 1)} - {0}
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model.train()
+    strategy.begin_training(model, num_steps)
     for epoch in range(training.epochs):
         batches = shuffled_batches(data.lengths, training.batch_size, order, training.length_bucketing)
         if epoch == 0:
@@ -139,6 +145,7 @@ def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, trained: Trai
         try:
             with memory.measured(), tracking:
                 loss = stepper.step(batch)
+                stepper.strategy.after_step(stepper.model, trained.num_steps + 1)
             break
         except Exception as error:
             if not is_out_of_memory(error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,24 +12,43 @@ from pewb.recipe import Training
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Return the optimizer of the recipe over the trainable parameters; biases and norms (vectors) do not decay."""
+    """Return the optimizer of the recipe over the trainable parameters; biases and norms (vectors) do not decay.
+
+    With `lora_plus_ratio`, LoRA's B learns so many times as fast as its A (LoRA+, Hayou et al. 2024, arXiv:2402.12354,
+    section 4), in the groups that PEFT makes for it: vectors learn as fast as B.
+    """
+    kind, options = _kind(training)
+    if training.lora_plus_ratio is not None:
+        from peft.optimizers import create_loraplus_optimizer
+
+        optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
+            model,
+            kind,
+            loraplus_lr_ratio=training.lora_plus_ratio,
+            loraplus_weight_decay=training.weight_decay,
+            **options,
+        )
+        return optimizer
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [one for one in trained if one.ndim > 1], "weight_decay": training.weight_decay},
         {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
+    return kind([group for group in groups if group["params"]], **options)
+
+
+def _kind(training: Training) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]:
+    """Return the recipe's optimizer class and its options."""
     assert training.learning_rate is not None
-    rate = training.learning_rate
+    options: dict[str, Any] = {"lr": training.learning_rate}
     if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
+        return torch.optim.SGD, options | {"momentum": 0.9}
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate)
+        return torch.optim.AdamW, options
     import bitsandbytes
 
-    kind = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}
-    optimizer: torch.optim.Optimizer = kind[training.optimizer](groups, lr=rate)
-    return optimizer
+    kinds = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}
+    return kinds[training.optimizer], options
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: Training, num_steps: int) -> Any:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from pewb.batching import Encoded, collate
 from pewb.errors import TrainingError
 from pewb.recipe import Training
+from pewb.strategies import Strategy
 
 
 @dataclass
@@ -19,6 +20,7 @@ class Stepper:
     """Takes optimizer steps over batches of `data`."""
 
     model: Any
+    strategy: Strategy
     tokenizer: Any
     data: Encoded
     optimizer: Any
@@ -30,7 +32,8 @@ class Stepper:
         """Take one step over the examples `batch` and return their mean loss.
 
         The sum of the examples' losses is divided by the size of the whole batch in every micro-batch, so that splitting
-        does not change the gradient.
+        does not change the gradient. A strategy's penalty adds to the gradient, not to the loss that is told: the losses of
+        different strategies are compared.
 
         Raises:
             TrainingError: the loss is not a number.
@@ -54,6 +57,9 @@ class Stepper:
                 f"the loss became {mean}: try a lower training.learning_rate (it is {self.training.learning_rate:g}), more"
                 ' training.warmup_ratio, or training.precision = "fp32"'
             )
+        penalty = self.strategy.penalty(self.model)
+        if penalty is not None:
+            self.accelerator.backward(penalty)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.accelerator.clip_grad_norm_(trained, self.training.max_grad_norm)
         self.optimizer.step()

@@ -82,9 +82,9 @@ def test_out_of_memory_is_told_from_other_errors(error, expected):
 
 
 def test_tensors_of_a_quantised_model_hold_its_scales(tiny_backbone):
-    from tests.strategies.test_conformance import load
+    from tests.strategies.test_conformance import load, method_called
 
-    model = load(tiny_backbone("bert"), "head_only", "nf4").model
+    model = load(tiny_backbone("bert"), method_called("head_only"), "nf4").model
     counted = sum(one.numel() * one.element_size() for one in tensors_of(model))
     bare = sum(one.numel() * one.element_size() for one in model.parameters())
     assert counted > bare

@@ -39,7 +39,19 @@ def run(folder, strategy, training, memory=None, validate=lambda: 0.0):
     made, data = assembled(folder, strategy, training)
     trained = Trained()
     memory = memory or PhaseMemory(CPU)
-    train(made.model, made.tokenizer, data, training, 0, Accelerator(cpu=True), validate, memory, Silent(), trained)
+    train(
+        made.model,
+        made.strategy,
+        made.tokenizer,
+        data,
+        training,
+        0,
+        Accelerator(cpu=True),
+        validate,
+        memory,
+        Silent(),
+        trained,
+    )
     return made, trained
 
 
@@ -63,6 +75,7 @@ def test_trajectory_of_trainer(tiny_backbone, monkeypatch):
     trained = Trained()
     train(
         made.model,
+        made.strategy,
         made.tokenizer,
         data,
         training,
@@ -105,7 +118,14 @@ def test_splitting_a_batch_does_not_change_the_gradient(tiny_backbone):
         made, data = assembled(tiny_backbone("bert"), Full(), training)
         optimizer = make_optimizer(made.model, training)
         stepper = Stepper(
-            made.model, made.tokenizer, data, optimizer, Accelerator(cpu=True), training, micro_batch_size
+            made.model,
+            made.strategy,
+            made.tokenizer,
+            data,
+            optimizer,
+            Accelerator(cpu=True),
+            training,
+            micro_batch_size,
         )
         stepper.step(range(12))
         gradients.append({name: one.grad for name, one in made.model.named_parameters()})
@@ -151,6 +171,7 @@ def test_early_stopping_restores_the_best_weights(tiny_backbone):
     trained = Trained()
     train(
         made.model,
+        made.strategy,
         made.tokenizer,
         data,
         training,
@@ -171,7 +192,17 @@ def test_nothing_of_training_is_left_when_it_ends(tiny_backbone):
     made, data = assembled(tiny_backbone("bert"), Full(), training)
     accelerator = Accelerator(cpu=True)
     train(
-        made.model, made.tokenizer, data, training, 0, accelerator, lambda: 0.0, PhaseMemory(CPU), Silent(), Trained()
+        made.model,
+        made.strategy,
+        made.tokenizer,
+        data,
+        training,
+        0,
+        accelerator,
+        lambda: 0.0,
+        PhaseMemory(CPU),
+        Silent(),
+        Trained(),
     )
     assert all(one.grad is None for one in made.model.parameters())
     assert not accelerator._optimizers
@@ -221,6 +252,7 @@ def test_optimizers_move_the_weights(name, tiny_backbone):
     before = made.model.classifier.weight.detach().clone()
     train(
         made.model,
+        made.strategy,
         made.tokenizer,
         data,
         training,
