@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pewb.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when the shape of a record changes; `_UPGRADES` then gains a function from the version before."""
 
 NUMERICS_VERSION = 1
@@ -105,6 +105,28 @@ class Confusion(_Section):
     """Rows are true classes, columns predicted ones."""
 
 
+class Trial(_Section):
+    """One trial of a search: what was tried, and what it reached on the validation split."""
+
+    values: dict[str, Any]
+    """Recipe keys and the values that were tried."""
+    state: Literal["complete", "pruned", "failed"]
+    validation: float | None = None
+    """The main metric; of a pruned trial the last value before it was given up."""
+
+
+class Tuning(_Section):
+    """How a run's hyper-parameters were chosen: on the validation split alone, before the test split was touched."""
+
+    study: str
+    """Identity of the search: what was searched, on which files."""
+    seed: int
+    """Of every trial."""
+    trials: list[Trial]
+    chosen: dict[str, Any]
+    notices: list[str] = []
+
+
 class Device(_Section):
     """Where the run computed."""
 
@@ -144,6 +166,10 @@ class Record(_Section):
     """Examples on the device at once, after any halving on running out of memory."""
     device: Device | None = None
 
+    is_reference: bool = False
+    """Whether this is a classical predictor, with no backbone, that every strategy is held against."""
+    tuning: Tuning | None = None
+
     recipe_given: dict[str, Any]
     recipe_resolved: dict[str, Any]
     assets: list[AssetRecord] = []
@@ -171,16 +197,25 @@ class Record(_Section):
     def summary(self, path: Path | None = None) -> dict[str, Any]:
         """Return what `pewb run --json` prints of this run."""
         dumped = self.model_dump(mode="json")
-        keys = ("run", "status", "reason", "backbone", "task", "strategy", "settings", "quantization", "seed")
+        keys = ("run", "status", "reason", "backbone", "task", "strategy", "settings", "quantization", "seed", "tuning")
         figures = ("metrics", "baseline", "parameters", "memory", "time", "shipped_bytes", "warnings", "notices")
         return {key: dumped[key] for key in keys + figures} | {"record": str(path) if path else None}
 
 
 def identity_of(resolved: dict[str, Any], assets: list[AssetRecord]) -> str:
-    """Return the identity of a run: the same for the same resolved recipe, assets and numerics version."""
+    """Return the identity of a run: the same for the same resolved recipe, assets and numerics version.
+
+    Keys that are left out (null) do not count, so that a new option leaves older identities as they were.
+    """
     digests = sorted((asset.kind, sorted(asset.digests.items())) for asset in assets)
-    content = json.dumps([resolved, digests, NUMERICS_VERSION], sort_keys=True)
+    content = json.dumps([_without_nulls(resolved), digests, NUMERICS_VERSION], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def run_name(backbone: str, task: str, strategy: str, quantization: str, seed: int, identity: str) -> str:
@@ -229,7 +264,7 @@ def _publish(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
-_UPGRADES: dict[int, Any] = {}
+_UPGRADES: dict[int, Any] = {1: dict}
 """From a schema version to a pure function that turns such a record's dictionary into the next version's."""
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -129,6 +130,22 @@ def test_an_older_record_is_upgraded_step_by_step(tmp_path, monkeypatch):
     upgraded = read_record(path)
     assert (upgraded.settings, upgraded.schema_version) == ("a b c", 3)
     assert path.read_bytes() == before
+
+
+def test_a_record_of_schema_1_is_read_as_what_it_was():
+    path = Path(__file__).parent / "fixtures" / "record_schema_1.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    record = read_record(path)
+    assert content["schema_version"] == 1
+    assert (record.schema_version, record.is_reference, record.tuning) == (SCHEMA_VERSION, False, None)
+    upgraded = record.model_dump(mode="json")
+    assert {key: upgraded[key] for key in content if key != "schema_version"} == {
+        key: value for key, value in content.items() if key != "schema_version"
+    }
+
+
+def test_what_is_left_out_does_not_alter_the_identity():
+    assert identity_of({"a": 1, "new": None, "b": {"c": None}}, []) == identity_of({"a": 1, "b": {}}, [])
 
 
 def test_every_older_schema_version_has_its_upgrade():

@@ -1,19 +1,49 @@
-"""The committed records: each is read, each predictions file is its record's, and the page is what they give."""
+"""The committed evidence: its files are as they were recorded, and the page is what they give.
+
+`results/SHA256SUMS` names what is committed, so that a user's own runs beside it change nothing here. After committing
+new records and the page: `sha256sum results/*.json results/*.predictions.csv leaderboard.md > results/SHA256SUMS`.
+"""
 
 import csv
+import hashlib
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import PurePosixPath
 
 import pytest
 
 from pewb.leaderboard import Leaderboard
-from pewb.record import read_record, read_records
+from pewb.leaderboard.evidence import evidence_files, evidence_folder
+from pewb.record import read_record
 from tests.test_recipe import ROOT
 
-RECORDS = sorted((ROOT / "results").glob("*.json"))
+FILES = evidence_files(ROOT / "results")
+RECORDS = [ROOT / name for name in FILES if name.endswith(".json")]
 
 
-def test_the_leaderboard_is_what_the_records_give():
-    board = Leaderboard(read_records(ROOT / "results"))
-    assert board.to_markdown() == (ROOT / "leaderboard.md").read_text(encoding="utf-8")
+def test_the_evidence_is_found_and_complete():
+    assert evidence_folder() == ROOT / "results"
+    assert RECORDS
+    assert "leaderboard.md" in FILES
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "leaderboard.md"])
+def test_no_committed_record_was_edited(name):
+    assert hashlib.sha256((ROOT / name).read_bytes()).hexdigest() == FILES[name]
+
+
+def test_the_leaderboard_is_what_the_records_give(tmp_path):
+    for name in FILES:
+        if name.startswith("results/"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    page = Leaderboard.from_results(tmp_path / "results").to_markdown().encode()
+    assert hashlib.sha256(page).hexdigest() == FILES["leaderboard.md"]
+    if {path.name for path in (ROOT / "results").glob("*.json")} == {path.name for path in RECORDS}:
+        assert page == (ROOT / "leaderboard.md").read_bytes()
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
@@ -22,8 +52,29 @@ def test_the_predictions_give_the_recorded_accuracy(path):
     if record.predictions is None:
         assert record.status != "success"
         return
+    assert f"results/{record.predictions}" in FILES
     with (path.parent / record.predictions).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == record.data["test_examples"] == sum(map(sum, record.confusion.counts))
     right = sum(row["label"] == row["predicted"] for row in rows)
     assert right / len(rows) == pytest.approx(record.metrics["accuracy"].value)
+
+
+def test_the_wheel_is_told_to_ship_the_evidence():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = [(folder, pattern) for folder, listed in setuptools["data-files"].items() for pattern in listed]
+    for name in [*FILES, "results/SHA256SUMS"]:
+        place = str(PurePosixPath("share/pewb") / PurePosixPath(name).parent)
+        assert any(folder == place and PurePosixPath(name).match(pattern) for folder, pattern in patterns), name
+
+
+@pytest.mark.slow
+def test_the_wheel_ships_the_evidence(tmp_path):
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".venv", ".git", "build", "*.egg-info", "models", "logs", ".*_cache")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    shipped = {name.split("/share/pewb/")[-1] for name in zipfile.ZipFile(wheel).namelist()}
+    assert set(FILES) | {"results/SHA256SUMS"} <= shipped

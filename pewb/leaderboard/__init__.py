@@ -1,6 +1,8 @@
-"""Records to rows to Markdown: a pure function of the records, so the same records give the same bytes."""
+"""Records and predictions to rows to Markdown: a pure function of both, so the same files give the same bytes."""
 
-from pewb.leaderboard.board import Group, Leaderboard
+from pewb.leaderboard.board import Leaderboard
+from pewb.leaderboard.comparison import Comparison, compare
+from pewb.leaderboard.group import Group
 from pewb.leaderboard.rows import Row, rows_of
 
-__all__ = ["Group", "Leaderboard", "Row", "rows_of"]
+__all__ = ["Comparison", "Group", "Leaderboard", "Row", "compare", "rows_of"]

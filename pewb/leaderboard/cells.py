@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pewb.leaderboard.rows import Row
+from pewb.leaderboard.verdicts import Standing
 from pewb.record import Metric, Peak
 from pewb.units import format_bytes, format_count, format_seconds
 
@@ -15,46 +16,71 @@ _LONGEST_REASON = 100
 
 
 @dataclass(frozen=True)
+class Line:
+    """A row with what its group makes of it."""
+
+    row: Row
+    name: str
+    """The shortest that no other row of the group has."""
+    standing: Standing | None
+    is_pareto: bool
+    told: list[str]
+    """Warnings that the group's header has told."""
+
+
+@dataclass(frozen=True)
 class Column:
-    """One column: its name, its cell for a row (given the warnings that the header has told), its side."""
+    """One column: its name, its cell for a line, its side."""
 
     name: str
-    cell: Callable[[Row, list[str]], str]
+    cell: Callable[[Line], str]
     right: bool = True
 
 
-def full_columns(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of the page for a group of rows."""
+def full_columns(lines: Sequence[Line]) -> list[Column]:
+    """Return the columns of the page for the lines of a group."""
+    rows = [line.row for line in lines]
     columns = [
-        Column("strategy", lambda row, _: _label(row), right=False),
-        Column("quantization", lambda row, _: row.quantization, right=False),
-        Column("precision", lambda row, _: row.precision or "–", right=False),
-        Column("trainable", lambda row, _: format_count(row.parameters.trainable if row.parameters else None)),
-        Column("share", lambda row, _: _share(row.trainable_share)),
+        Column("strategy", lambda line: _label(line.row), right=False),
+        Column("quantization", lambda line: line.row.quantization if line.row.kind == "strategy" else "–", right=False),
+        Column("precision", lambda line: line.row.precision or "–", right=False),
+        Column("trainable", lambda line: format_count(line.row.parameters.trainable if line.row.parameters else None)),
+        Column("share", lambda line: _share(line.row.trainable_share)),
         _memory_column(rows, "peak "),
     ]
-    if rows[0].device == "cpu":
-        columns.append(Column("peak resident", lambda row, _: format_bytes(row.memory.train.peak_resident_bytes)))
+    if any(row.device == "cpu" and row.kind == "strategy" for row in rows):
+        columns.append(Column("peak resident", lambda line: format_bytes(line.row.memory.train.peak_resident_bytes)))
+    columns += [
+        Column("train time", lambda line: format_seconds(line.row.time.train_seconds)),
+        Column("samples/s", lambda line: _rate(line.row.time.samples_per_second)),
+        Column(_metric_name(rows), lambda line: _metric(line.row.main), right=False),
+    ]
+    if _is_tested(lines):
+        columns.append(Column("against the best", _against_best, right=False))
+    if any(line.is_pareto for line in lines):
+        columns.append(Column("Pareto", lambda line: "yes" if line.is_pareto else "", right=False))
+    columns.append(Column("size on disk", lambda line: format_bytes(line.row.shipped_bytes)))
+    if any(row.num_trials for row in rows):
+        columns.append(Column("trials", lambda line: format_count(line.row.num_trials)))
     return [
         *columns,
-        Column("train time", lambda row, _: format_seconds(row.time.train_seconds)),
-        Column("samples/s", lambda row, _: _rate(row.time.samples_per_second)),
-        Column(rows[0].main_metric or "main metric", lambda row, _: _metric(row.main), right=False),
-        Column("size on disk", lambda row, _: format_bytes(row.shipped_bytes)),
-        Column("seeds", lambda row, _: _seeds(row)),
+        Column("seeds", lambda line: _seeds(line.row)),
         Column("status", _status, right=False),
     ]
 
 
-def compact_columns(rows: Sequence[Row]) -> list[Column]:
+def compact_columns(lines: Sequence[Line]) -> list[Column]:
     """Return fewer columns, for a terminal."""
-    seeds = [Column("seeds", lambda row, _: _seeds(row))] if any(len(row.runs) > 1 for row in rows) else []
+    rows = [line.row for line in lines]
+    seeds = [Column("seeds", lambda line: str(len(line.row.seeds)))] if any(len(row.seeds) > 1 for row in rows) else []
+    marks = [Column("marks", _marks, right=False)] if any(_marks(line) for line in lines) else []
     return [
-        Column("strategy", lambda row, _: _label(row, with_storage=True), right=False),
-        Column("share", lambda row, _: _share(row.trainable_share)),
+        Column("strategy", lambda line: line.name, right=False),
+        Column("share", lambda line: _share(line.row.trainable_share)),
         _memory_column(rows, ""),
-        Column("train time", lambda row, _: format_seconds(row.time.train_seconds)),
-        Column(rows[0].main_metric or "main metric", lambda row, _: _metric(row.main), right=False),
+        Column("train time", lambda line: format_seconds(line.row.time.train_seconds)),
+        Column(_metric_name(rows), lambda line: _metric(line.row.main), right=False),
+        *marks,
         *seeds,
         Column("status", _status, right=False),
     ]
@@ -88,16 +114,53 @@ def number_range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _label(row: Row, with_storage: bool = False) -> str:
-    storage = row.quantization if with_storage and row.quantization != "none" else ""
-    details = ", ".join(part for part in (storage, row.settings, row.distinction) if part)
+def _label(row: Row) -> str:
+    """Return the row's label for a table that has a column for its storage."""
+    details = ", ".join(part for part in (row.settings, row.distinction) if part)
     return f"{row.strategy}: {details}" if details else row.strategy
+
+
+def _metric_name(rows: Sequence[Row]) -> str:
+    return next((row.main_metric for row in rows if row.main_metric), "main metric")
+
+
+def _is_tested(lines: Sequence[Line]) -> bool:
+    return any(line.standing and line.standing.test for line in lines)
+
+
+def _against_best(line: Line) -> str:
+    """Return "best", "≈ −0.019, p 0.21" or "−0.104, p ≤ 0.001"."""
+    standing = line.standing
+    if standing is None:
+        return "–"
+    if standing.test is None or standing.corrected_p is None:
+        return standing.place
+    sign = "≈ " if standing.place == "alike" else ""
+    return f"{sign}{signed(standing.test.difference)}, {p_value(standing.corrected_p)}"
+
+
+def _marks(line: Line) -> str:
+    """Return "best", "≈", "?" and "◆", as far as they hold; nothing where nothing is compared."""
+    places = {"best": "best", "alike": "≈", "not tested": "" if line.row.kind == "untouched" else "?"}
+    place = places.get(line.standing.place, "") if line.standing else ""
+    return " ".join(mark for mark in (place, "◆" if line.is_pareto else "") if mark)
+
+
+def signed(difference: float) -> str:
+    """Return a difference with its sign: "+0.012", "−0.012", "0.000"."""
+    text = f"{abs(difference):.3f}"
+    return text if float(text) == 0 else f"{'−' if difference < 0 else '+'}{text}"
+
+
+def p_value(value: float) -> str:
+    """Return "p 0.21", "p 0.032" or "p ≤ 0.001"."""
+    return "p ≤ 0.001" if value <= 0.001 else f"p {value:.3f}" if value < 0.1 else f"p {value:.2f}"
 
 
 def _memory_column(rows: Sequence[Row], prefix: str) -> Column:
     if not any(row.memory.train.peak_reserved_bytes is not None for row in rows):
-        return Column(f"{prefix}live tensors", lambda row, _: format_bytes(row.memory.train.peak_allocated_bytes))
-    return Column(f"{prefix}reserved", lambda row, _: _reserved(row.memory.train))
+        return Column(f"{prefix}live tensors", lambda line: format_bytes(line.row.memory.train.peak_allocated_bytes))
+    return Column(f"{prefix}reserved", lambda line: _reserved(line.row.memory.train))
 
 
 def _reserved(peak: Peak) -> str:
@@ -120,14 +183,17 @@ def _metric(metric: Metric | None) -> str:
 
 def _seeds(row: Row) -> str:
     seeds = ", ".join(map(str, row.seeds)) if len(row.seeds) <= 5 else f"{len(row.seeds)} seeds"
-    return seeds if len(row.runs) == len(row.seeds) else f"{seeds} ({len(row.runs)} runs)"
+    return f"{seeds} ({row.num_outcomes} runs)" if row.num_outcomes > len(row.seeds) else seeds
 
 
-def _status(row: Row, told: list[str]) -> str:
+def _status(line: Line) -> str:
+    row = line.row
+    if row.kind == "untouched":
+        return "untrained head"
     flags = [_outcome(row)]
     if row.older_numerics:
         flags.append("older numerics")
-    return "; ".join(flags + [warning for warning in row.warnings if warning not in told])
+    return "; ".join(flags + [warning for warning in row.warnings if warning not in line.told])
 
 
 def _outcome(row: Row) -> str:

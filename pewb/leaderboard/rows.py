@@ -8,7 +8,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,9 @@ _NOT_COMPARED = {
 """Keys of a resolved recipe that are compared by other means (files by their digests), or alter nothing."""
 _BUDGET_KEYS = ("training.batch_size", "training.max_tokens")
 """Keys that a table shows wherever its rows differ in them."""
+
+Kind = Literal["strategy", "reference", "untouched"]
+"""A `reference` is a classical predictor without a backbone; `untouched` is the backbone with an untrained head."""
 
 
 class Row(BaseModel):
@@ -41,6 +44,7 @@ class Row(BaseModel):
     """Its kind: cpu, cuda, mps, xpu."""
     device_names: list[str]
 
+    kind: Kind
     strategy: str
     settings: str
     quantization: str
@@ -53,7 +57,11 @@ class Row(BaseModel):
 
     seeds: list[int]
     runs: list[str]
-    """Every run of this row, also those that a later run of the same seed stands for."""
+    """Every run of this row, also those that another run of the same seed stands for."""
+    counted: list[str]
+    """The successful runs whose mean this row is, one for each seed."""
+    num_outcomes: int
+    """Runs, less those that were cancelled where the seed has another outcome."""
     records: list[str]
     """Their files, relative to the folder of the results."""
     status: Status
@@ -65,6 +73,8 @@ class Row(BaseModel):
 
     parameters: Parameters | None
     trainable_share: float | None
+    num_trials: int | None
+    """Of the search that chose the hyper-parameters; none where they are the recipe's."""
     memory: Memory
     """The largest of any seed."""
     time: Time
@@ -79,6 +89,28 @@ class Row(BaseModel):
     def main(self) -> Metric | None:
         """The main metric's value."""
         return self.metrics.get(self.main_metric) if self.main_metric else None
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The peak in training: what a GPU's allocator held, else the live tensors."""
+        peak = self.memory.train
+        return peak.peak_allocated_bytes if peak.peak_reserved_bytes is None else peak.peak_reserved_bytes
+
+    @property
+    def label(self) -> str:
+        """The row in full: strategy, storage of the frozen weights, settings."""
+        details = ", ".join(part for part in (self.storage, self.settings, self.distinction) if part)
+        return f"{self.strategy}: {details}" if details else self.strategy
+
+    @property
+    def storage(self) -> str:
+        """How the frozen weights are stored, if they are quantised."""
+        return "" if self.quantization == "none" else self.quantization
+
+    @property
+    def task_conditions(self) -> tuple[Any, ...]:
+        """What a reference must share with a group to stand in its table."""
+        return self.task, self.test_digest, self.train_examples, self.main_metric
 
 
 class _Place(NamedTuple):
@@ -124,6 +156,35 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
     newest = max([NUMERICS_VERSION, *(record.numerics_version for record in ordered)])
     distinctions = _distinctions(members)
     return [_row(key, runs, newest, distinctions.get(key, "")) for key, runs in members.items()]
+
+
+def untouched_row(rows: Sequence[Row]) -> Row | None:
+    """Return a row for the untouched model of a group: the mean of its rows' baselines, unquantised where there are such.
+
+    It is measured anew in every run, with the head that the run's seed gives; pooling over seeds is each row's own.
+    """
+    measured = [row for row in rows if row.baseline]
+    members = [row for row in measured if not row.storage] or measured
+    if not members:
+        return None
+    names = sorted(set.intersection(*(set(row.baseline) for row in members)))
+    blank = dict.fromkeys(Row.model_fields) | {"memory": Memory(), "time": Time(), "baseline": {}, "outcomes": {}}
+    blank |= {name: [] for name in ("runs", "records", "counted", "warnings", "device_names")}
+    blank |= dict.fromkeys(("settings", "distinction"), "")
+    shared = ("backbone", "task", "backbone_digest", "test_digest", "train_examples", "main_metric", "device")
+    return Row.model_validate(
+        blank
+        | {name: getattr(members[0], name) for name in (*shared, "test_examples", "majority_share")}
+        | {"kind": "untouched", "strategy": "untouched model", "quantization": members[0].quantization}
+        | {"status": "success", "num_outcomes": 0, "seeds": sorted({seed for row in members for seed in row.seeds})}
+        | {"numerics_version": members[0].numerics_version, "older_numerics": False}
+        | {"metrics": {name: _mean_metric([row.baseline[name] for row in members]) for name in names}}
+    )
+
+
+def _mean_metric(metrics: Sequence[Metric]) -> Metric:
+    bounds = {name: statistics.fmean(getattr(one, name) for one in metrics) for name in ("value", "low", "high")}
+    return Metric(**bounds, interval=metrics[0].interval)
 
 
 def pooled_metric(name: str, metrics: Sequence[Metric]) -> Metric:
@@ -239,6 +300,7 @@ def _distinctions(keys: Iterable[_Conditions]) -> dict[_Conditions, str]:
             for name in names
             if name in budgets[group[0].place] or len({json.dumps(values.get(name)) for values in facts.values()}) > 1
         ]
+        differing = [name for name in differing if not name.startswith("tune.")] or differing
         for key, values in facts.items():
             told[key] = ", ".join(f"{name}={_shown(values.get(name))}" for name in differing)
     return told
@@ -262,6 +324,7 @@ def _row(key: _Conditions, records: list[Record], newest: int, distinction: str)
         test_examples=_first(record.data.get("test_examples") for record in evidence),
         majority_share=_first(record.data.get("majority_share") for record in evidence),
         device_names=sorted({record.device.name for record in counted if record.device}),
+        kind="reference" if records[0].is_reference else "strategy",
         strategy=key.strategy,
         settings=key.settings,
         quantization=key.quantization,
@@ -272,12 +335,15 @@ def _row(key: _Conditions, records: list[Record], newest: int, distinction: str)
         seeds=[record.seed for record in counted],
         runs=[record.run for record in records],
         records=[f"{record.run}.json" for record in records],
+        counted=[record.run for record in successes],
+        num_outcomes=sum(record.status != "cancelled" or record in counted for record in records),
         status=status,
         reason=reasons[0] if reasons else None,
         outcomes=dict(sorted(outcomes.items())),
         warnings=_warnings(evidence),
         parameters=parameters,
         trainable_share=parameters.trainable / parameters.total if parameters and parameters.total else None,
+        num_trials=max((len(record.tuning.trials) for record in evidence if record.tuning), default=None),
         memory=_largest_memory([record.memory for record in evidence]),
         time=_mean_time([record.time for record in evidence]),
         shipped_bytes=max(

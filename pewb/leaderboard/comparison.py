@@ -1,0 +1,170 @@
+"""Two runs, or two rows of the leaderboard, against each other: is the difference real, and what does it cost?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pewb.errors import InputError, nearest
+from pewb.evaluation.paired import PairedTest, paired_test
+from pewb.leaderboard.cells import p_value, signed
+from pewb.leaderboard.outcomes import Untested, of_runs, read_outcomes
+from pewb.leaderboard.rows import Row, rows_of
+from pewb.leaderboard.verdicts import COSTS, SIGNIFICANCE, Cost, brief_names
+from pewb.record import Record, read_record, read_records
+from pewb.units import format_bytes
+
+_PRICES = (*COSTS, Cost("size on disk", lambda row: row.shipped_bytes, format_bytes))
+_MOST_CANDIDATES = 12
+
+
+@dataclass(frozen=True)
+class Price:
+    """One figure of both sides, as text, and the first over the second where both are known."""
+
+    name: str
+    one: str
+    other: str
+    ratio: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The two sides, the paired test of the first less the second, and what each costs."""
+
+    one: Row
+    other: Row
+    names: tuple[str, str]
+    test: PairedTest
+    prices: list[Price]
+    notes: list[str]
+    """What else differs between the two."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the difference is real, in plain words."""
+        one, other = self.names
+        if self.test.p_value >= SIGNIFICANCE:
+            return f"{one} and {other} can't be told apart on these {self.one.test_examples:,} test examples"
+        better, worse = (one, other) if self.test.difference > 0 else (other, one)
+        return f"{better} is better than {worse}"
+
+    @property
+    def evidence(self) -> str:
+        """The difference with its interval, the p-value and the test."""
+        test = self.test
+        interval = f"[{signed(test.low)}, {signed(test.high)}]"
+        return f"{signed(test.difference)} {interval}, {p_value(test.p_value)} ({test.test})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        sides = zip(self.names, (self.one, self.other), strict=True)
+        return {
+            "sides": [{"name": name} | row.model_dump(mode="json") for name, row in sides],
+            "test": asdict(self.test),
+            "verdict": self.verdict,
+            "prices": [asdict(price) for price in self.prices],
+            "notes": self.notes,
+        }
+
+
+def compare(one: str, other: str, results: Path) -> Comparison:
+    """Compare two runs or rows.
+
+    Args:
+        one: a run's name, the path of its record, or the beginning of names or of a label that fit one row alone.
+        other: likewise.
+        results: the folder of the records.
+
+    Raises:
+        InputError: one of them is not found, not unique or has no result, or they were not tested on the same examples.
+    """
+    records = read_records(results)
+    sides = [_side(text, records, results) for text in (one, other)]
+    first, second = (row for row, _ in sides)
+    if first.counted == second.counted:
+        raise InputError(f"'{one}' and '{other}' are the same runs; name two different ones")
+    if (first.task, first.test_digest) != (second.task, second.test_digest):
+        raise InputError(
+            f"'{one}' and '{other}' were tested on different examples"
+            f" ({_test_set(first)}; {_test_set(second)}); a paired test needs the same ones"
+        )
+    test = paired_test(*(_correct(text, row, folder) for text, (row, folder) in zip((one, other), sides, strict=True)))
+    names = brief_names([first, second])
+    prices = [_price(cost, first, second) for cost in _PRICES]
+    return Comparison(first, second, (names[0], names[1]), test, prices, _notes(first, second))
+
+
+def _side(text: str, records: list[Record], results: Path) -> tuple[Row, Path]:
+    """Return the row that `text` names, and the folder of its predictions."""
+    path = Path(text)
+    if path.suffix == ".json" and path.is_file():
+        row, folder = rows_of([read_record(path)])[0], path.parent
+    elif exact := [record for record in records if record.run == text]:
+        row, folder = rows_of(exact)[0], results
+    else:
+        row, folder = _row_of(text, rows_of(records), results), results
+    if row.status != "success":
+        raise InputError(f"'{text}' has no result to compare: {row.status}{f', {row.reason}' if row.reason else ''}")
+    return row, folder
+
+
+def _row_of(text: str, rows: list[Row], results: Path) -> Row:
+    found = [row for row in rows if row.label == text] or [
+        row for row in rows if row.label.startswith(text) or any(run.startswith(text) for run in row.runs)
+    ]
+    if not found:
+        names = [run for row in rows for run in row.runs] + [row.strategy for row in rows]
+        raise InputError(
+            f"no run in {results}/ is named '{text}' or begins so{nearest(text, names)}; pewb leaderboard shows all rows"
+        )
+    if len(found) > 1:
+        shown = [f"  {row.label}  ({_runs(row)})" for row in found[:_MOST_CANDIDATES]]
+        more = [f"  and {len(found) - _MOST_CANDIDATES} more"] if len(found) > _MOST_CANDIDATES else []
+        raise InputError(
+            "\n".join([f"'{text}' fits {len(found)} rows; give more of the label or a run's name:", *shown, *more])
+        )
+    return found[0]
+
+
+def _runs(row: Row) -> str:
+    return row.runs[0] if len(row.runs) == 1 else f"{row.runs[0]} and {len(row.runs) - 1} more"
+
+
+def _test_set(row: Row) -> str:
+    count = f"{row.test_examples:,}" if row.test_examples is not None else "unknown"
+    return f"{row.task}, {count} examples, digest {(row.test_digest or 'unknown')[:12]}"
+
+
+def _correct(text: str, row: Row, folder: Path) -> np.ndarray:
+    """Return right or wrong, (examples, seeds), in the examples' common order, which the digest of the test set vouches for."""
+    counted = [read_record(folder / f"{run}.json") for run in row.counted]
+    found = of_runs(row.counted, read_outcomes(counted, folder))
+    if isinstance(found, Untested):
+        raise InputError(f"'{text}' can't be tested: {found.reason}; restore the file, or run it again")
+    return found[1]
+
+
+def _price(cost: Cost, one: Row, other: Row) -> Price:
+    first, second = cost.of(one), cost.of(other)
+    ratio = first / second if first is not None and second else None
+    return Price(cost.name, cost.shown(first), cost.shown(second), ratio)
+
+
+def _notes(one: Row, other: Row) -> list[str]:
+    """Return what else differs, so that the difference is not put down to the strategies alone."""
+    facts = {
+        "backbones": (one.backbone, other.backbone),
+        "numbers of training examples": (one.train_examples, other.train_examples),
+        "devices": (", ".join(one.device_names), ", ".join(other.device_names)),
+        "versions of the numerics": (one.numerics_version, other.numerics_version),
+    }
+    are_strategies = one.kind == other.kind == "strategy"
+    return [
+        f"other {name}: {first} and {second}" + (", so times and memory do not compare" if name == "devices" else "")
+        for name, (first, second) in facts.items()
+        if first != second and (are_strategies or name not in ("backbones", "devices"))
+    ]

@@ -1,0 +1,164 @@
+"""Verdicts: which rows of a group can't be told apart from its best, which are Pareto-optimal, which fit a budget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from pewb.evaluation.paired import PairedTest, holm, paired_tests
+from pewb.leaderboard.outcomes import Outcomes, Untested, of_runs
+from pewb.leaderboard.rows import Row
+from pewb.units import format_bytes, format_count, format_seconds
+
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a row stands against the best one of its group."""
+
+    place: Literal["best", "alike", "behind", "not tested"]
+    test: PairedTest | None = None
+    """The row's accuracy less the best one's."""
+    corrected_p: float | None = None
+    """Holm's, over every comparison with the best of the group."""
+    reason: str | None = None
+    """Why it is not tested."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the standing as JSON values."""
+        return {"place": self.place, "corrected_p": self.corrected_p, "reason": self.reason} | (
+            asdict(self.test) if self.test else {}
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One of the prices of a strategy: its name, its figure for a row, and that figure as text."""
+
+    name: str
+    of: Callable[[Row], float | None]
+    shown: Callable[[Any], str]
+
+
+COSTS = (
+    Cost("memory", lambda row: row.peak_memory_bytes, format_bytes),
+    Cost("train time", lambda row: row.time.train_seconds, format_seconds),
+    Cost("trainable parameters", lambda row: row.parameters.trainable if row.parameters else None, format_count),
+)
+
+
+def standings(rows: Sequence[Row], outcomes: Outcomes) -> list[Standing | None]:
+    """Return how each of a group's rows, best first, stands against the best; None where there is nothing to compare."""
+    entrants = [place for place, row in enumerate(rows) if row.status == "success" and row.main]
+    found: list[Standing | None] = [None] * len(rows)
+    if len(entrants) < 2:
+        return found
+    best, *others = entrants
+    for place, standing in zip(others, _against(rows[best], [rows[place] for place in others], outcomes), strict=True):
+        found[place] = standing
+    found[best] = Standing("best")
+    return found
+
+
+def _against(best: Row, others: Sequence[Row], outcomes: Outcomes) -> list[Standing]:
+    first = of_runs(best.counted, outcomes) if best.counted else Untested("its predictions are not kept")
+    if isinstance(first, Untested):
+        return [Standing("not tested", reason=f"the best row can't be: {first.reason}") for _ in others]
+    examples, correct = first
+    found = [Standing("not tested", reason="its predictions are not kept") for _ in others]
+    testable = {}
+    for place, row in enumerate(others):
+        second = of_runs(row.counted, outcomes) if row.counted else Untested("its predictions are not kept")
+        if isinstance(second, Untested):
+            found[place] = replace(found[place], reason=second.reason)
+        elif second[0] != examples:
+            found[place] = replace(found[place], reason="its predictions are of other test examples")
+        else:
+            testable[place] = second[1]
+    tests = [_turned(test) for test in paired_tests(correct, list(testable.values()))]
+    corrected = holm([test.p_value for test in tests])
+    for place, test, p_value in zip(testable, tests, corrected, strict=True):
+        found[place] = Standing("alike" if p_value >= SIGNIFICANCE else "behind", test, p_value)
+    return found
+
+
+def _turned(test: PairedTest) -> PairedTest:
+    return replace(test, difference=-test.difference, low=-test.high, high=-test.low)
+
+
+def pareto_optimal(rows: Sequence[Row]) -> list[bool]:
+    """Return whether no other strategy is at least as good in accuracy and every cost, and better in one of them."""
+    points = [_point(row) for row in rows]
+    return [point is not None and not any(other and _dominates(other, point) for other in points) for point in points]
+
+
+def _point(row: Row) -> tuple[float, ...] | None:
+    """Return what is to be small of a successful strategy, or None if some of it is not known."""
+    if row.kind != "strategy" or row.status != "success" or row.main is None:
+        return None
+    figures = [cost.of(row) for cost in COSTS]
+    known = [figure for figure in figures if figure is not None]
+    return (-row.main.value, *known) if len(known) == len(figures) else None
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(ours <= theirs for ours, theirs in zip(one, other, strict=True))
+
+
+def staircase(rows: Sequence[Row], cost: Cost) -> list[Row]:
+    """Return the best row within each budget at which the answer changes, cheapest first.
+
+    A reference costs nothing, so that a strategy which is no better than one is not recommended at any price.
+    """
+    steps: list[Row] = []
+    for row in sorted(_priced(rows, cost), key=lambda row: (_price(row, cost), -_accuracy(row), row.label)):
+        if not steps or _accuracy(row) > _accuracy(steps[-1]):
+            steps.append(row)
+    return steps if any(row.kind == "strategy" for row in steps) else []
+
+
+def cheapest(rows: Sequence[Row], cost: Cost) -> Row | None:
+    """Return the strategy among `rows` with the least of one cost; of equals the best."""
+    known = [row for row in _priced(rows, cost) if row.kind == "strategy"]
+    return min(known, key=lambda row: (_price(row, cost), -_accuracy(row), row.label), default=None)
+
+
+def _priced(rows: Sequence[Row], cost: Cost) -> list[Row]:
+    return [
+        row
+        for row in rows
+        if row.status == "success" and row.main and (row.kind == "reference" or _is_priced_strategy(row, cost))
+    ]
+
+
+def _is_priced_strategy(row: Row, cost: Cost) -> bool:
+    return row.kind == "strategy" and cost.of(row) is not None
+
+
+def _price(row: Row, cost: Cost) -> float:
+    return 0.0 if row.kind == "reference" else cost.of(row) or 0.0
+
+
+def _accuracy(row: Row) -> float:
+    return row.main.value if row.main else float("-inf")
+
+
+def brief_names(rows: Sequence[Row]) -> list[str]:
+    """Return for each row the shortest of its names that no other row has."""
+    ladders = [
+        (
+            f"{row.strategy} {row.storage}".strip(),
+            row.label,
+            f"{row.label}, {row.precision}",
+            ", ".join([row.label, *row.runs[:1]]),
+        )
+        for row in rows
+    ]
+    counts = [Counter(names) for names in zip(*ladders, strict=True)] if ladders else []
+    return [
+        next((name for name, count in zip(names, counts, strict=True) if count[name] == 1), names[-1])
+        for names in ladders
+    ]

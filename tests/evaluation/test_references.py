@@ -1,0 +1,64 @@
+"""References: what they predict, and that no test label reaches them."""
+
+import numpy as np
+import pytest
+
+from pewb.evaluation.references import REFERENCES
+from pewb.tasks.text_classification import Examples, Split
+from tests.conftest import SENTENCES
+
+LABELS = ["negative", "neither", "positive"]
+
+
+def _split(sentences):
+    return Split([(text,) for text, _ in sentences], [LABELS.index(label) for _, label in sentences])
+
+
+@pytest.fixture
+def examples():
+    return Examples(LABELS, _split(SENTENCES * 3 + SENTENCES[:1]), _split(SENTENCES), _split(SENTENCES), [])
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_probabilities_are_of_every_class_even_one_without_training_examples(examples, name):
+    reference = REFERENCES[name](examples)
+    assert reference.probabilities.shape == (12, 3)
+    assert reference.probabilities.sum(1) == pytest.approx(np.ones(12))
+    assert (reference.probabilities[:, 1] == 0).all()
+
+
+def test_the_majority_is_that_of_training(examples):
+    reference = REFERENCES["majority_class"](examples)
+    assert set(reference.probabilities.argmax(1)) == {2}
+    assert (reference.settings, reference.trials) == ("always 'positive'", [])
+
+
+def test_the_regression_learns_what_a_word_decides(examples):
+    reference = REFERENCES["tf_idf_logistic_regression"](examples)
+    assert reference.probabilities.argmax(1).tolist() == examples.test.labels
+    assert len(reference.trials) == 5
+    best = max(value for _, value in reference.trials)
+    assert reference.chosen == next(values for values, value in reference.trials if value == best)
+    assert reference.settings == f"1-2-grams, C={reference.chosen['C']:g} tuned"
+
+
+def test_both_texts_of_a_pair_are_read():
+    pairs = Split([("same", "good film"), ("same", "bad film")] * 6, [1, 0] * 6)
+    reference = REFERENCES["tf_idf_logistic_regression"](Examples(["no", "yes"], pairs, pairs, pairs, []))
+    assert reference.probabilities.argmax(1).tolist() == pairs.labels
+
+
+@pytest.mark.assets
+def test_references_on_real_sentences():
+    from pewb.assets import fetch, tasks
+    from pewb.recipe import TaskTable
+    from pewb.tasks import read_examples
+
+    spec = TaskTable.model_validate(tasks()["movie-snippets"].spec)
+    examples = read_examples(spec, fetch("task", "movie-snippets").folder, {})
+    reached = {
+        name: float((make(examples).probabilities.argmax(1) == np.array(examples.test.labels)).mean())
+        for name, make in REFERENCES.items()
+    }
+    assert reached["majority_class"] == pytest.approx(0.4927, abs=1e-4)
+    assert reached["tf_idf_logistic_regression"] == pytest.approx(0.8235, abs=0.01)

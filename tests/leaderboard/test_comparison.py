@@ -1,0 +1,110 @@
+"""`pewb compare`: which row a few words name, what is refused, and what is said."""
+
+import csv
+import json
+
+import pytest
+
+from pewb.errors import InputError
+from pewb.leaderboard import compare
+from pewb.record import Metric, write_record
+
+NUM = 200
+
+
+@pytest.fixture
+def results(make_record, tmp_path):
+    """Return a function that writes a run which is right on the first examples, and returns its name."""
+
+    def write(name, num_right, **fields):
+        accuracy = Metric(value=num_right / NUM, low=0.1, high=0.9)
+        record = make_record(
+            strategy=name, metrics={"accuracy": accuracy}, data=_data(**fields.pop("facts", {})), **fields
+        )
+        record = record.model_copy(update={"predictions": f"{record.run}.predictions.csv"})
+        with (tmp_path / record.predictions).open("w", newline="") as file:
+            rows = [[f"{place:04d}", "a", "a" if place < num_right else "b"] for place in range(NUM)]
+            csv.writer(file).writerows([["example", "label", "predicted"], *rows])
+        write_record(record, tmp_path)
+        return record.run
+
+    def _data(**facts):
+        return {"test_examples": NUM, "test_digest": "e" * 64, "majority_share": 0.5} | facts
+
+    return write
+
+
+def test_a_real_difference_and_its_price(results, tmp_path):
+    results("lora", 180)
+    results("full", 120)
+    found = compare("lora", "full", tmp_path)
+    assert found.verdict == "lora is better than full"
+    assert found.test.difference == pytest.approx(0.3)
+    assert "McNemar" in found.evidence
+    assert {price.name: price.ratio for price in found.prices}["memory"] == 1
+    assert compare("full", "lora", tmp_path).verdict == "lora is better than full"
+    assert json.loads(json.dumps(found.to_json()))["verdict"] == found.verdict
+
+
+def test_no_difference_is_said_in_plain_words(results, tmp_path):
+    results("lora", 180)
+    results("full", 179)
+    assert compare("lora", "full", tmp_path).verdict == "lora and full can't be told apart on these 200 test examples"
+
+
+def test_a_row_has_all_its_seeds_a_run_and_a_path_just_one(results, tmp_path):
+    first, _ = results("lora", 180, seed=0), results("lora", 178, seed=1)
+    results("full", 150)
+    assert compare("lora", "full", tmp_path).one.seeds == [0, 1]
+    assert "bootstrap" in compare("lora", "full", tmp_path).evidence
+    assert compare(first, "full", tmp_path).one.seeds == [0]
+    assert compare(str(tmp_path / f"{first}.json"), "full", tmp_path).one.seeds == [0]
+
+
+def test_a_label_names_what_the_beginning_of_a_run_can_not(results, tmp_path):
+    for settings in ("lr 1e-3", "lr 1e-3, 3 epochs"):
+        results("lora", 180, settings=settings)
+    assert compare("lora: lr 1e-3", "lora: lr 1e-3, 3", tmp_path).other.settings == "lr 1e-3, 3 epochs"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        ("lora", "full", ["'lora' fits 2 rows", "lora: nf4, lr 1e-3", "lora: lr 1e-3"]),
+        ("looora", "full", ["no run in", "'looora'", "did you mean 'lora"]),
+        ("full", "full", ["the same runs"]),
+        ("full", "ia3", ["tested on different examples", "ffffffffffff"]),
+        ("full", "mam", ["no result to compare: failed, boom"]),
+        ("full", "vera", ["can't be tested", "is missing"]),
+    ],
+)
+def test_what_can_not_be_compared_is_refused_with_the_reason(results, make_record, tmp_path, one, other, words):
+    results("lora", 180)
+    results("lora", 180, quantization="nf4")
+    results("full", 180)
+    results("ia3", 180, facts={"test_digest": "f" * 64})
+    write_record(make_record(strategy="mam", status="failed", reason="boom"), tmp_path)
+    (tmp_path / f"{results('vera', 100)}.predictions.csv").unlink()
+    with pytest.raises(InputError) as refusal:
+        compare(one, other, tmp_path)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_what_is_printed_fits_the_terminal(results, tmp_path, monkeypatch, width):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from pewb import screen
+
+    results("lora", 180)
+    results("full", 120, backbone="other")
+    paper = StringIO()
+    monkeypatch.setattr(screen, "out", Console(file=paper, width=width))
+    screen.print_comparison(compare("lora", "full", tmp_path))
+    lines = paper.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0] == "lora is better than full."
+    assert any(line.startswith("Note: other backbones: minilm-l6 and other") for line in lines)

@@ -1,0 +1,206 @@
+"""What follows from a table: who can't be told apart from the best, who is Pareto-optimal, what fits a budget."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from pewb.leaderboard import Leaderboard
+from pewb.leaderboard.outcomes import Outcome, Untested, read_outcomes
+from pewb.record import Memory, Metric, Parameters, Peak, Time, Trial, Tuning, write_record
+
+NUM = 400
+
+
+def _outcome(num_right, examples="x", shift=0):
+    return Outcome(examples, np.roll(np.arange(NUM) < num_right, shift))
+
+
+def _priced(make_record, name, accuracy, mib=100, seconds=10, trainable=1000, **fields):
+    return make_record(
+        strategy=name,
+        accuracy=accuracy,
+        memory=Memory(train=Peak(peak_allocated_bytes=mib * 2**20)),
+        time=Time(train_seconds=seconds),
+        parameters=Parameters(trainable=trainable, head=10, total=10_000),
+        **fields,
+    )
+
+
+def _reference(make_record, name="tf_idf_logistic_regression", accuracy=0.7):
+    record = make_record(strategy=name, backbone="none", is_reference=True, accuracy=accuracy, settings="")
+    nothing = {
+        "parameters": None,
+        "memory": Memory(),
+        "time": Time(),
+        "baseline": {},
+        "device": None,
+        "precision": None,
+    }
+    return record.model_copy(update=nothing | {"shipped_bytes": None})
+
+
+@pytest.fixture
+def board(make_record):
+    records = [
+        _priced(make_record, "full", 0.90, mib=600, seconds=60, trainable=9000),
+        _priced(make_record, "lora", 0.89, mib=300, seconds=30, trainable=300),
+        _priced(make_record, "dora", 0.89, mib=400, seconds=50, trainable=310),
+        _priced(make_record, "head_only", 0.60, mib=100, seconds=10, trainable=100),
+        _reference(make_record),
+    ]
+    rights = (360, 356, 356, 240, 280)
+    outcomes = {record.run: _outcome(right) for record, right in zip(records, rights, strict=True)}
+    return Leaderboard(records, outcomes)
+
+
+def test_rows_are_marked_against_the_best(board):
+    [group] = board.groups
+    places = {row.strategy: standing.place for row, standing in zip(group.rows, group.standings, strict=True)}
+    assert places == {
+        "full": "best",
+        "lora": "alike",
+        "dora": "alike",
+        "tf_idf_logistic_regression": "behind",
+        "head_only": "behind",
+        "untouched model": "not tested",
+    }
+    told = dict(group.conclusions)
+    assert told["Alike"] == (
+        "dora and lora can't be told apart from full, the best. The cheapest of these:"
+        " lora in memory (300.0 MiB), train time (30 s) and trainable parameters (300)."
+    )
+
+
+def test_a_dominated_row_is_not_pareto_optimal_and_no_reference_is(board):
+    [group] = board.groups
+    optimal = {row.strategy for row, is_optimal in zip(group.rows, group.pareto, strict=True) if is_optimal}
+    assert optimal == {"full", "lora", "head_only"}
+
+
+def test_budgets_begin_at_the_reference_that_needs_none(board):
+    told = dict(board.groups[0].conclusions)
+    assert told["Best for a budget of memory"] == (
+        "without a backbone: tf_idf_logistic_regression 0.700; from 300.0 MiB: lora 0.890; from 600.0 MiB: full 0.900."
+    )
+
+
+def test_references_stand_in_every_group_of_their_task_but_are_one_row(make_record):
+    reference = _reference(make_record)
+    board = Leaderboard([make_record(), make_record(backbone="other"), make_record(device_kind="cuda"), reference])
+    assert len(board.groups) == 3
+    for group in board.groups:
+        assert [row.strategy for row in group.rows].count(reference.strategy) == 1
+        assert "*tf_idf_logistic_regression*" in group.to_markdown()
+        assert group.title.split(" · ")[0] != "none"
+    assert [row.kind for row in board.rows].count("reference") == 1
+    [alone] = Leaderboard([reference]).groups
+    assert alone.title.endswith("references alone")
+
+
+def test_a_reference_may_be_the_best_but_never_the_cheapest_strategy(make_record):
+    records = [_priced(make_record, "lora", 0.70), _reference(make_record, accuracy=0.71)]
+    outcomes = {records[0].run: _outcome(280), records[1].run: _outcome(284)}
+    [group] = Leaderboard(records, outcomes).groups
+    told = dict(group.conclusions)
+    assert told["Alike"].startswith(
+        "lora can't be told apart from tf_idf_logistic_regression, the best. The cheapest of"
+    )
+    assert "lora in memory" in told["Alike"]
+    assert not any(head.startswith("Best for") for head in told)
+
+
+def test_the_same_rows_marked_whatever_their_order(board, make_record):
+    records = [_priced(make_record, name, 0.8, seed=seed) for name in ("a", "b") for seed in (0, 1)]
+    outcomes = {record.run: _outcome(320, shift=place) for place, record in enumerate(records)}
+    pages = {Leaderboard(order, outcomes).to_markdown() for order in (records, records[::-1])}
+    assert len(pages) == 1
+    assert "≈" in pages.pop()
+
+
+def test_what_is_not_tested_is_told_with_the_reason(make_record):
+    records = [_priced(make_record, name, value) for name, value in (("full", 0.9), ("lora", 0.8), ("ia3", 0.7))]
+    outcomes = {
+        records[0].run: _outcome(360),
+        records[1].run: Untested("x.csv is missing"),
+        records[2].run: _outcome(280, "other"),
+    }
+    [group] = Leaderboard(records, outcomes).groups
+    text = [text for head, text in group.conclusions if head == "Not tested against the best"]
+    assert text == ["lora (x.csv is missing).", "ia3 (its predictions are of other test examples)."]
+    [group] = Leaderboard(records, outcomes | {records[0].run: Untested("gone")}).groups
+    assert ("Not tested against the best", "lora, ia3 (the best row can't be: gone).") in group.conclusions
+    assert "against the best |" not in group.to_markdown()
+
+
+def _write(record, folder, rows):
+    with (folder / f"{record.run}.predictions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["example", "label", "predicted", "p(a)"], *rows])
+
+
+def test_predictions_are_read_in_a_common_order(make_record, tmp_path):
+    half = Metric(value=0.5, low=0.1, high=0.9)
+    one, other = (make_record(strategy=name, metrics={"accuracy": half}, predictions="") for name in ("a", "b"))
+    one, other = (record.model_copy(update={"predictions": f"{record.run}.predictions.csv"}) for record in (one, other))
+    rows = [["k1", "a", "a", 1], ["k2", "b", "a", 1]]
+    _write(one, tmp_path, rows)
+    _write(other, tmp_path, rows[::-1])
+    first, second = read_outcomes([one, other], tmp_path).values()
+    assert first.examples == second.examples
+    assert first.correct.tolist() == second.correct.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (None, "is missing"),
+        ([], "does not give the recorded accuracy"),
+        ([["k", "a", "b", 1]] * 3, "does not give the recorded accuracy"),
+        ([["k"]], "is damaged"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_told(make_record, tmp_path, rows, words):
+    record = make_record()
+    record = record.model_copy(update={"predictions": f"{record.run}.predictions.csv"})
+    if rows is not None:
+        _write(record, tmp_path, rows)
+    [outcome] = read_outcomes([record], tmp_path).values()
+    assert words in outcome.reason
+
+
+def test_tuned_rows_show_their_trials_and_stand_apart(make_record):
+    trials = [Trial(values={"training.learning_rate": 10**-n}, state="complete", validation=0.5) for n in range(4)]
+    tuning = Tuning(study="s", seed=0, trials=trials, chosen={"training.learning_rate": 0.1})
+    tuned = make_record(tuning=tuning, settings="lr 0.1 tuned", recipe={"tune": {"trials": 4}})
+    [group] = Leaderboard([tuned, make_record(settings="lr 0.1")]).groups
+    rows = [row for row in group.rows if row.kind == "strategy"]
+    assert {row.settings: (row.num_trials, row.distinction) for row in rows} == {
+        "lr 0.1 tuned": (4, ""),
+        "lr 0.1": (None, ""),
+    }
+    assert "| trials |" in group.to_markdown()
+    [plain] = Leaderboard([make_record()]).groups
+    assert "trials" not in plain.to_markdown()
+
+
+def test_a_killed_and_resumed_comparison_gives_the_same_page(make_record):
+    records = [make_record(strategy=name, seed=seed) for name in ("lora", "full") for seed in (0, 1)]
+    killed = make_record(status="cancelled", seed=1, data={}, device=None, precision=None)
+    assert Leaderboard([*records, killed]).to_markdown() == Leaderboard(records).to_markdown()
+
+
+def test_json_says_what_the_page_says(board):
+    document = json.loads(json.dumps(board.to_json()))
+    assert len(document["rows"]) == 5
+    [group] = document["groups"]
+    best, second, *_ = group["ranking"]
+    assert best["against_best"]["place"] == "best"
+    assert second["against_best"]["difference"] == pytest.approx(-0.01)
+    assert second["runs"]
+
+
+def test_one_page_from_disk_and_from_memory(make_record, tmp_path):
+    record = make_record()
+    write_record(record, tmp_path)
+    assert Leaderboard.from_results(tmp_path).to_markdown() == Leaderboard([record]).to_markdown()
