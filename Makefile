@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .PHONY: demo test lint format lock clean
 
 demo: .venv/.installed
-	$(BIN)/pewb run recipes/lora_sst2.toml
+	$(BIN)/pewb run recipes/lora_sst2.toml --rerun
 	$(BIN)/pewb leaderboard
 
 test: .venv/.installed-test

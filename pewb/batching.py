@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,16 +33,29 @@ class Encoded:
         return len(self.labels)
 
 
-def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], labels: list[int], max_tokens: int) -> Encoded:
+def encode(
+    tokenizer: Any, texts: Sequence[tuple[str, ...]], labels: list[int], max_tokens: int, cache: Path | None = None
+) -> Encoded:
     """Tokenise `texts` (singles or pairs), cutting each to `max_tokens` tokens.
 
-    A tokenizer that puts nothing between the texts of a pair, as most decoders' do, gets them on two lines.
+    A tokenizer that puts nothing between the texts of a pair, as most decoders' do, gets them on two lines. What was
+    tokenised once is read from the folder `cache` by every run that asks for the same.
     """
+    if not tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False):
+        texts = [("\n".join(pair),) for pair in texts]
+    place = cache and _place_in(cache, tokenizer, texts, max_tokens)
+    features, num_cut = (place and _stored(place)) or _tokenised(tokenizer, texts, max_tokens)
+    if place and not place.exists():
+        _store(features, num_cut, place)
+    lengths = [len(ids) for ids in features["input_ids"]]
+    return Encoded(features, labels, lengths, num_cut)
+
+
+def _tokenised(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int) -> tuple[Any, int]:
+    """Return the tokenizer's columns for `texts`, and how many texts were cut."""
     from datasets import Dataset
 
     num_cut = 0
-    if not tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False):
-        texts = [("\n".join(pair),) for pair in texts]
 
     def tokenise(batch: dict[str, list[str]]) -> dict[str, Any]:
         nonlocal num_cut
@@ -57,8 +75,40 @@ def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], labels: list[int], 
     features = table.map(
         tokenise, batched=True, remove_columns=list(columns), load_from_cache_file=False, keep_in_memory=True
     )
-    lengths = [len(ids) for ids in features["input_ids"]]
-    return Encoded(features, labels, lengths, num_cut)
+    return features, num_cut
+
+
+def _place_in(cache: Path, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int) -> Path | None:
+    """Return the folder for these texts as this tokenizer cuts them; None for one whose working can't be told."""
+    import transformers
+
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        return None
+    working = [tokenizer.backend_tokenizer.to_str(), type(tokenizer).__name__, tokenizer.model_input_names]
+    content = json.dumps([*working, transformers.__version__, max_tokens, texts])
+    return cache / hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _stored(place: Path) -> tuple[Any, int] | None:
+    """Return what `_store` put into the folder, or None if it is not there, or not readable."""
+    from datasets import load_from_disk
+
+    try:
+        return load_from_disk(str(place)), json.loads((place / "cut.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        shutil.rmtree(place, ignore_errors=True)
+        return None
+
+
+def _store(features: Any, num_cut: int, place: Path) -> None:
+    """Write the columns so that the folder appears whole or not at all; another run may be faster, or the disk full."""
+    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
+    try:
+        features.save_to_disk(str(partial))
+        (partial / "cut.json").write_text(json.dumps(num_cut), encoding="utf-8")
+        partial.rename(place)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def collate(

@@ -10,7 +10,18 @@ import typer
 from rich.markup import escape
 
 from pewb.errors import InputError, PewbError
-from pewb.screen import err, out, print_entry, print_json, print_leaderboard, print_runs, reporting
+from pewb.screen import (
+    err,
+    out,
+    print_cells,
+    print_comparison,
+    print_entry,
+    print_json,
+    print_leaderboard,
+    print_matrix,
+    print_runs,
+    reporting,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,25 +55,40 @@ def run(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     results: ResultsOption = Path("results"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="STRATEGY", help="Of a comparison, the rows of this strategy; may be repeated."),
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", min=1, metavar="N", help="Runs at once; they share the CPU's cores, and times suffer."),
+    ] = 1,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Run again what has a record already; the old record stays.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train and evaluate what a recipe asks for, record it, and redraw leaderboard.md.
 
     Every run gets its own process and one record in the results folder, whether it succeeds, fails or runs out of memory.
-    Exit status: 0 done, 1 a run failed, 2 the input is wrong.
+    A run that has a record for the same recipe, files and kind of device is not run again, so a comparison that was
+    interrupted goes on where it stopped. The record of a run is a recipe too. Exit status: 0 done, 1 a run failed (a row
+    that is refused has not failed), 2 the input is wrong.
 
     For example:
 
     - `pewb run recipes/lora_sst2.toml`
     - `pewb run recipes/lora_sst2.toml --set strategy=head_only --set training.epochs=1`
+    - `pewb run recipes/compare_sst2.toml --only lora --only full`
+    - `pewb run results/RUN.json --results /tmp/again`
     """
     from pewb.recipe import load_recipe
     from pewb.runner import run as run_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), only or ())
     try:
         with reporting() as reporter:
-            done = run_recipe(loaded, results, reporter)
+            done = run_recipe(loaded, results, reporter, num_jobs=jobs, rerun=rerun)
     except KeyboardInterrupt:
         if results.is_dir():
             _redraw_if_possible(results)
@@ -74,7 +100,7 @@ def run(
         print_runs(done)
         if page:
             out.print(f"[dim]{escape(str(page))} holds the comparison over all records in {escape(str(results))}/[/]")
-    if any(record.status != "success" for record, _ in done):
+    if any(record.status not in ("success", "refused") for record, _ in done):
         raise typer.Exit(1)
 
 
@@ -85,13 +111,17 @@ def check(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOpti
     from pewb.runner.prepare import check as check_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    facts = check_recipe(loaded.recipe)
+    facts = check_recipe(loaded)
     if as_json:
-        print_json({"recipe": loaded.recipe.model_dump(mode="json"), "facts": facts})
+        print_json(
+            {
+                "recipes": [cell.recipe.model_dump(mode="json") | {"refusal": cell.refusal} for cell in loaded.cells],
+                "facts": facts,
+            }
+        )
         return
-    out.print(
-        f"[green]{escape(str(recipe))} is right[/]: {loaded.recipe.strategy.kind}, quantization {loaded.recipe.quantization}, learning rate {loaded.recipe.training.learning_rate:g}"
-    )
+    out.print(f"[green]{escape(str(recipe))} is right[/]: {len(loaded.cells)} row{'s' * (len(loaded.cells) > 1)}")
+    print_cells(loaded.cells)
     for fact in facts:
         out.print(f"  {fact}", markup=False)
 
@@ -99,11 +129,29 @@ def check(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOpti
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="strategies|tasks|backbones", help="What to list.")],
+    as_matrix: Annotated[
+        bool,
+        typer.Option("--matrix", help="Strategies only: each × architecture × quantization, yes or refused, and why."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the strategies, or the tasks and backbones of the catalogue."""
     from pewb.listings import listing
 
+    if as_matrix:
+        if what != "strategies":
+            raise InputError(f"--matrix is of strategies, not of {what}: pewb list strategies --matrix")
+        from pewb.device import choose_device
+        from pewb.listings import matrix, matrix_json
+        from pewb.recipe import DeviceSection
+
+        device = choose_device(DeviceSection()).type
+        combinations = matrix(device)
+        if as_json:
+            print_json({"device": device} | matrix_json(combinations))
+        else:
+            print_matrix(combinations, device)
+        return
     rows = listing(what)
     if as_json:
         print_json({what: rows})
@@ -155,7 +203,7 @@ def leaderboard(
     if not results.is_dir():
         raise InputError(f"--results {results}: no such folder; a run makes it: pewb run recipes/lora_sst2.toml")
     board = Leaderboard.from_results(results)
-    page = _redraw(results, output)
+    page = board.write(output or _page_of(results))
     if as_json:
         print_json(board.to_json())
         return
@@ -163,12 +211,42 @@ def leaderboard(
     out.print(f"[dim]written to {escape(str(page))}[/]")
 
 
-def _redraw(results: Path, output: Path | None = None) -> Path:
+@app.command()
+def compare(
+    one: Annotated[
+        str,
+        typer.Argument(metavar="A", help="A run's name, its record, or the beginning of what fits one row alone."),
+    ],
+    other: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether two runs or rows of the leaderboard really differ, and what each costs.
+
+    A paired test on the same test examples: McNemar's exact test for single runs, a bootstrap over seeds and examples
+    where a row has several seeds.
+
+    For example: `pewb compare lora-minilm-l6-movie-snippets-seed full`
+    """
+    from pewb.leaderboard import compare as compare_rows
+
+    if not results.is_dir():
+        raise InputError(f"--results {results}: no such folder; a run makes it: pewb run recipes/lora_sst2.toml")
+    comparison = compare_rows(one, other, results)
+    if as_json:
+        print_json(comparison.to_json())
+    else:
+        print_comparison(comparison)
+
+
+def _page_of(results: Path) -> Path:
+    return results.parent / "leaderboard.md"
+
+
+def _redraw(results: Path) -> Path:
     from pewb.leaderboard import Leaderboard
 
-    page = output or results.parent / "leaderboard.md"
-    Leaderboard.from_results(results).write(page)
-    return page
+    return Leaderboard.from_results(results).write(_page_of(results))
 
 
 def _redraw_if_possible(results: Path) -> Path | None:

@@ -1,6 +1,25 @@
 """How long work tells of itself: the library reports, and whoever called it decides what to show."""
 
-from typing import Protocol
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+StepState = Literal["waiting", "running", "done", "kept", "refused", "failed", "out_of_memory", "cancelled"]
+"""`kept`: it had been done before, and its record stands."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one of several things to be done stands."""
+
+    name: str
+    state: StepState = "waiting"
+    detail: str = ""
+    """How far it has come, or what came of it."""
+    seconds: float | None = None
+    """It has taken so far, or took."""
 
 
 class Reporter(Protocol):
@@ -12,6 +31,9 @@ class Reporter(Protocol):
     def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
         """Say how far `stage` has come; `detail` is a few words such as the loss and the rate."""
 
+    def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
+        """Say how all of several things stand, whenever one of them changes; None: the time left is not known yet."""
+
 
 class Silent:
     """A reporter that keeps quiet."""
@@ -21,3 +43,6 @@ class Silent:
 
     def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
         """Ignore the progress."""
+
+    def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
+        """Ignore the standing."""

@@ -6,18 +6,20 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from pewb.reporting import Reporter
+from pewb.reporting import Reporter, Step
 from pewb.units import format_bytes, format_count, format_seconds
 
 out = Console(soft_wrap=True, highlight=False, emoji=False)
@@ -45,8 +47,56 @@ def _cell(value: Any) -> str:
     return ", ".join(value) or "–" if isinstance(value, list) else str(value)
 
 
+def print_matrix(combinations: list[Any], device: str) -> None:
+    """Print which combinations of method, architecture and quantization can be, with numbered reasons below."""
+    numbers: dict[str, int] = {}
+    rows: dict[str, dict[str, list[str]]] = {}
+    for one in combinations:
+        word = "yes" if one.refusal is None else str(numbers.setdefault(one.refusal, len(numbers) + 1))
+        rows.setdefault(str(one.method), {}).setdefault(one.architecture, []).append(word)
+    storages = list(dict.fromkeys(one.quantization for one in combinations))
+    families = list(dict.fromkeys(one.architecture for one in combinations))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", min_width=max(len(word) for method in rows for word in method.split()))
+    for name in families:
+        table.add_column(name, no_wrap=True)
+    for method, cells in rows.items():
+        table.add_row(method, *(_one_or_each(cells[family]) for family in families))
+    out.print(table, soft_wrap=False)
+    refused = sum(one.refusal is not None for one in combinations)
+    out.print(
+        f"\nA cell is for {', '.join(storages)}: one answer where they agree, else one for each. A number is a reason below."
+    )
+    working = len(combinations) - refused
+    out.print(f"{len(combinations)} combinations on this device ({device}): {working} work, {refused} are refused:")
+    for reason, number in numbers.items():
+        out.print(f"  ({number}) {reason}", markup=False)
+
+
+def _one_or_each(words: list[str]) -> str:
+    return words[0] if len(set(words)) == 1 else "/".join(words)
+
+
+def print_cells(cells: Sequence[Any]) -> None:
+    """Print one line for each row of a recipe: what would be run, or why it can't be."""
+    for cell in cells:
+        recipe = cell.recipe
+        seeds = f"seed{'s' * (len(recipe.seeds) > 1)} {', '.join(map(str, recipe.seeds))}"
+        rate = f"learning rate {recipe.training.learning_rate:g}"
+        tuned = f"{recipe.tune.trials} trials around " if recipe.tune else ""
+        text = f"  {recipe.strategy.kind} {recipe.strategy.describe()}, quantization {recipe.quantization}, {tuned}{rate}, {seeds}"
+        out.print(Text.assemble(text, (f"  refused: {cell.refusal}" if cell.refusal else "", "yellow")))
+
+
+_FEW = 3
+"""So many runs are told with all that is known of them; of more, a line for each."""
+
+
 def print_runs(done: list[Any]) -> None:
     """Print what each (record, path) says of its run."""
+    if len(done) > _FEW:
+        _print_lines(done)
+        return
     for record, path in done:
         good = record.status == "success"
         out.print()
@@ -60,6 +110,23 @@ def print_runs(done: list[Any]) -> None:
         for name, text in _facts(record, path):
             style = "yellow" if name == "warning" else ""
             out.print(Text.assemble("  ", (f"{name:<21}", style), text))
+
+
+def _print_lines(done: list[Any]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for record, _ in done:
+        metric = record.metrics.get(record.main_metric)
+        value = (
+            f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
+            if metric
+            else (record.reason or "").splitlines()[0]
+        )
+        what = f"{record.strategy}: {record.settings}" + (
+            f", {record.quantization}" if record.quantization != "none" else ""
+        )
+        style = {"success": "green", "refused": "yellow"}.get(record.status, "red")
+        table.add_row(Text(what), f"seed {record.seed}", Text(record.status, style), Text(value))
+    out.print(table, soft_wrap=False)
 
 
 def _facts(record: Any, path: Path) -> Iterator[tuple[str, str]]:
@@ -90,25 +157,56 @@ def _facts(record: Any, path: Path) -> Iterator[tuple[str, str]]:
     yield "record", str(path)
 
 
+_NAME_WIDTH = 12
+"""Characters of a row's name that even a narrow terminal shows on one line."""
+
+
 def print_leaderboard(board: Any) -> None:
-    """Print a leaderboard as tables, what is to be known of a row below its table."""
+    """Print a leaderboard as tables; below each, what is to be known of its rows and what follows from it."""
     for group in board.groups:
         columns, rows = group.to_table()
         table = Table(title=Text(group.title), title_justify="left", box=None, header_style="bold", pad_edge=False)
         for name in columns:
             words = name in (columns[0], columns[-1])
             table.add_column(
-                name, justify="left" if words else "right", overflow="fold", no_wrap=not words and out.width >= 100
+                name,
+                justify="left" if words else "right",
+                overflow="fold",
+                min_width={columns[0]: _NAME_WIDTH, columns[-1]: len("success")}.get(name),
+                no_wrap=not words and out.width >= 100,
             )
         details = []
-        for row in rows:
+        for entry, row in zip(group.rows, rows, strict=True):
             status, *detail = re.split(r"[:;] ", row[-1], maxsplit=1)
-            table.add_row(*map(Text, [*row[:-1], status]))
+            style = "" if entry.kind == "strategy" else "italic"
+            table.add_row(*(Text(text, style) for text in [*row[:-1], status]))
             details += [f"{row[0]}: {text}" for text in detail]
         out.print(table, soft_wrap=False)
+        if "marks" in columns:
+            details.append("≈ can't be told apart from the best; ◆ Pareto-optimal; ? not tested")
+        details += [f"{head}: {text}" for head, text in group.conclusions]
         for text in details:
             out.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)), soft_wrap=False)
         out.print()
+
+
+def print_comparison(comparison: Any) -> None:
+    """Print whether two rows differ, and what each costs."""
+    rows = (comparison.one, comparison.other)
+    out.print(Text.assemble((comparison.verdict, "bold"), "."), soft_wrap=False)
+    out.print(Text(f"Difference in accuracy: {comparison.evidence}"), soft_wrap=False)
+    out.print()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, name in enumerate(("", *comparison.names, "ratio")):
+        table.add_column(Text(name), justify="right" if place else "left", overflow="fold")
+    table.add_row("accuracy", *(f"{row.main.value:.3f} [{row.main.low:.3f}, {row.main.high:.3f}]" for row in rows), "")
+    table.add_row("seeds", *(", ".join(map(str, row.seeds)) for row in rows), "")
+    for price in comparison.prices:
+        ratio = "" if price.ratio is None else f"{price.ratio:.3g}"
+        table.add_row(price.name, price.one, price.other, ratio)
+    out.print(table, soft_wrap=False)
+    for text in comparison.notes:
+        out.print(Text(f"Note: {text}.", style="yellow"), soft_wrap=False)
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -118,12 +216,20 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 class _Bar:
-    """Shows progress as a bar, on a terminal."""
+    """Shows progress on a terminal: a bar for the stage of a single run, a table where there are several things to do."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, tuple[TaskID, float]] = {}
         """For each stage its bar, which is kept while another is shown, and how far it has come."""
+        self._standing: tuple[list[Step], float | None] | None = None
+
+    def __rich__(self) -> RenderableType:
+        """Return what is shown now."""
+        if self._standing is None:
+            return self._progress
+        steps, seconds_left = self._standing
+        return _standing_table(steps, seconds_left, max(3, self._progress.console.height - 6))
 
     def notice(self, text: str) -> None:
         self._progress.console.print(text, markup=False)
@@ -141,6 +247,42 @@ class _Bar:
         self._tasks[stage] = task, done
         self._progress.update(task, completed=done, total=total, detail=detail, visible=True)
 
+    def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
+        self._standing = list(steps), seconds_left
+
+
+_STYLES = {"done": "green", "kept": "green", "running": "bold", "waiting": "dim", "refused": "yellow"}
+
+
+def _standing_table(steps: list[Step], seconds_left: float | None, height: int) -> Table:
+    """Return a table of at most `height` lines: what runs, what is next, and what ended last."""
+    running = [step for step in steps if step.state == "running"]
+    waiting = [step for step in steps if step.state == "waiting"]
+    room = max(1, height - len(running))
+    next_ones = waiting[: room - min(len(steps) - len(running) - len(waiting), room * 2 // 3)]
+    ended = [step for step in steps if step.state not in ("running", "waiting")]
+    table = Table(box=None, show_header=False, title=Text(_standing_line(steps, seconds_left)), title_justify="left")
+    for name in ("name", "state", "detail", "time"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if name == "time" else "left")
+    for step in [*ended[-max(0, room - len(next_ones)) :], *running, *next_ones]:
+        style = _STYLES.get(step.state, "red")
+        state = Text(step.state.replace("_", " "), style)
+        table.add_row(Text(step.name), state, Text(step.detail), format_seconds(step.seconds) if step.seconds else "")
+    return table
+
+
+def _standing_line(steps: Sequence[Step], seconds_left: float | None) -> str:
+    """Return how many are done, run and wait, and the time left, such as "3 of 7 done, 1 running, about 4 min left"."""
+    counts = Counter(step.state for step in steps)
+    ended = sum(count for state, count in counts.items() if state not in ("running", "waiting"))
+    parts = [f"{ended} of {len(steps)} done"]
+    parts += [
+        f"{counts[state]} {state.replace('_', ' ')}" for state in counts if state not in ("done", "kept", "waiting")
+    ]
+    if seconds_left is not None and ended < len(steps):
+        parts.append(f"about {format_seconds(seconds_left)} left")
+    return ", ".join(parts)
+
 
 class _Lines:
     """Shows progress as plain lines, at most one in ten seconds, in pipes and in CI."""
@@ -148,6 +290,7 @@ class _Lines:
     def __init__(self) -> None:
         self._stage = ""
         self._shown = 0.0
+        self._states: dict[str, str] = {}
 
     def notice(self, text: str) -> None:
         err.print(text, markup=False, soft_wrap=True)
@@ -159,6 +302,15 @@ class _Lines:
         self._stage, self._shown = stage, now
         share = f" {done / total:.0%}" if total else ""
         err.print(f"{stage}{share}  {detail}".rstrip(), markup=False, soft_wrap=True)
+
+    def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
+        before = self._states
+        self._states = {step.name: step.state for step in steps}
+        for step in steps:
+            if step.state not in ("waiting", "running", before.get(step.name)):
+                took = f" after {format_seconds(step.seconds)}" if step.seconds else ""
+                text = f"{step.name}: {step.state.replace('_', ' ')}{took}, {step.detail}".rstrip(", ")
+                err.print(f"{text}  ({_standing_line(steps, seconds_left)})", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -174,5 +326,6 @@ def reporting() -> Iterator[Reporter]:
         TextColumn("{task.fields[detail]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
-        yield _Bar(progress)
+    bar = _Bar(Progress(*columns, console=err))
+    with Live(bar, console=err, refresh_per_second=4, transient=True):
+        yield bar

@@ -73,7 +73,7 @@ def runs(monkeypatch):
     """Return a function that makes `pewb run` bring these records, or raise this."""
 
     def bring(*outcomes):
-        def run(loaded, results, reporter):
+        def run(loaded, results, reporter, *, num_jobs, rerun):
             reporter.notice("a line on the way")
             reporter.progress("training", 1, 2, "loss 0.5")
             for outcome in outcomes:
@@ -194,6 +194,7 @@ def test_results_elsewhere_have_their_leaderboard_beside_them(pewb, runs, tmp_pa
         (["check", RECIPE, "--set", "strategy=full", "--set", "quantization=nf4"], ["nf4", "does not go with", "full"]),
         (["run", "."], [".: no such recipe", "can't be read"]),
         (["list", "strategie"], ["did you mean 'strategies'"]),
+        (["list", "tasks", "--matrix"], ["--matrix is of strategies, not of tasks"]),
         (["leaderboard"], ["--results results: no such folder", "pewb run"]),
         (["fetch", "minilm-l7"], ["no backbone 'minilm-l7'", "did you mean 'minilm-l6'"]),
     ],
@@ -213,7 +214,36 @@ def test_lists_and_checks_speak_json(pewb):
     assert {"sst2", "movie-snippets"} <= {row["name"] for row in listed["tasks"]}
     assert {"minilm-l6"} <= {row["name"] for row in listed["backbones"]}
     checked = json.loads(pewb("check", RECIPE, "--json", "--set", "training.epochs=7").out)
-    assert checked["recipe"]["training"]["epochs"] == 7
+    assert checked["recipes"][0]["training"]["epochs"] == 7
+
+
+def test_list_tells_what_a_strategy_can_be_combined_with(pewb):
+    rows = {row["name"]: row for row in json.loads(pewb("list", "strategies", "--json").out)["strategies"]}
+    assert all(row["equation"] and row["paper"] and row["learning_rate_source"] for row in rows.values())
+    assert rows["bottleneck_adapter"]["variants"] == ["houlsby", "pfeiffer", "parallel"]
+    assert rows["full"]["refuses"] == [
+        "quantised backbones: quantised weights have no gradients, so they can't all be trained"
+    ]
+    assert rows["bitfit"]["refuses"] == ["architectures without biases, such as Llama and T5"]
+    assert not rows["prefix_tuning"]["gradient_checkpointing"]
+    shown = pewb("list", "strategies").out
+    assert "h = W x + b, only b trained" in shown
+    assert "such as Llama and T5" in " ".join(shown.split())
+
+
+def test_the_matrix_counts_its_refusals(pewb):
+    document = json.loads(pewb("list", "strategies", "--matrix", "--json").out)
+    cells = document["matrix"]
+    refused = [cell for cell in cells if cell["refusal"]]
+    assert (document["combinations"], document["refused"]) == (len(cells), len(refused))
+    assert {"method", "settings", "architecture", "quantization"} < cells[0].keys()
+    shown = pewb("list", "strategies", "--matrix").out
+    working = len(cells) - len(refused)
+    assert (
+        f"{len(cells)} combinations on this device ({document['device']}): {working} work, {len(refused)} are" in shown
+    )
+    for number, reason in enumerate(dict.fromkeys(cell["refusal"] for cell in refused), 1):
+        assert f"  ({number}) {reason}" in shown
 
 
 def test_help_teaches_an_example(pewb):

@@ -1,5 +1,6 @@
 """Recipes: what is accepted, what is refused, and that every fault names its key and the way out."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,24 @@ MINIMAL = {"backbone": "minilm-l6", "task": "movie-snippets", "strategy": {"kind
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_committed_recipe_is_right(path):
-    assert load_recipe(path).recipe.training.learning_rate
+    assert all(cell.recipe.training.learning_rate for cell in load_recipe(path).cells)
 
 
 def test_every_strategy_has_a_recipe():
-    assert {load_recipe(path).recipe.strategy.kind for path in RECIPES} == set(strategies())
+    single = [path for path in RECIPES if not path.stem.startswith("compare_")]
+    assert {load_recipe(path).recipe.strategy.kind for path in single} == set(strategies())
+
+
+def test_the_comparison_holds_every_strategy_and_every_variant():
+    cells = load_recipe(ROOT / "recipes" / "compare_sst2.toml").cells
+    compared = [cell.recipe.strategy for cell in cells]
+    assert {strategy.kind for strategy in compared} == set(strategies())
+    for name, kind in strategies().items():
+        for variant in kind.variants():
+            assert any(one.model_dump() | variant == one.model_dump() for one in compared if one.kind == name)
+    assert {cell.recipe.tune.trials for cell in cells} == {4}, "the same number of trials for each"
+    basics = load_recipe(ROOT / "recipes" / "compare_basics_sst2.toml").cells
+    assert all(cell in cells for cell in basics), "their runs are shared"
 
 
 def test_the_recipe_of_the_design():
@@ -145,6 +159,98 @@ def test_an_override_mends_a_section_of_the_wrong_type(tmp_path):
     assert load_recipe(tmp_path / "odd.toml", ["strategy=full"]).recipe.strategy.kind == "full"
     with pytest.raises(InputError, match="strategy"):
         load_recipe(tmp_path / "odd.toml")
+
+
+COMPARED = MINIMAL | {
+    "training": {"learning_rate": 1e-3, "epochs": 2},
+    "compare": [
+        {"strategy": {"kind": "lora", "rank": 4}},
+        {"strategy": "full", "training": {"weight_decay": 0.0}},
+        {"strategy": "full", "quantization": "nf4", "training": {"learning_rate": 2e-5}},
+    ],
+}
+
+
+@pytest.fixture
+def cells_of(tmp_path):
+    """Return a function from a recipe's content to its cells, by way of a TOML file."""
+
+    def load(content, overrides=(), only=()):
+        path = tmp_path / "compare.toml"
+        lines = [f"{key} = {_toml(value)}" for key, value in content.items()]
+        path.write_text("\n".join(lines), encoding="utf-8")
+        return load_recipe(path, overrides, only).cells
+
+    return load
+
+
+def _toml(value) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{key}" = {_toml(inner)}' for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
+
+
+def test_each_compare_table_is_laid_over_the_recipe(cells_of):
+    lora, full, impossible = cells_of(COMPARED)
+    assert (lora.recipe.strategy.rank, lora.recipe.training.learning_rate) == (4, 1e-3)
+    assert full.recipe.training.learning_rate == 5e-5, "another kind brings its own rate"
+    assert (full.recipe.training.weight_decay, full.recipe.training.epochs) == (0.0, 2)
+    assert impossible.recipe.training.learning_rate == 2e-5, "unless the overlay names one"
+    assert "quantised weights have no gradients" in impossible.refusal
+
+
+def test_a_grid_multiplies_and_an_override_wins(cells_of):
+    grid = {"quantization": ["none", "nf4"], "training": {"batch_size": [8, 16]}}
+    cells = cells_of(COMPARED | {"compare": COMPARED["compare"][:1], "grid": grid})
+    points = [(str(cell.recipe.quantization), cell.recipe.training.batch_size) for cell in cells]
+    assert points == [("none", 8), ("none", 16), ("nf4", 8), ("nf4", 16)]
+    overridden = cells_of(MINIMAL | {"grid": grid}, ["quantization=int8", "training.batch_size=4"])
+    assert [(str(cell.recipe.quantization), cell.recipe.training.batch_size) for cell in overridden] == [("int8", 4)]
+    kinds = cells_of(MINIMAL | {"grid": {"strategy": ["lora", "full"]}})
+    assert [(one.recipe.strategy.kind, one.recipe.training.learning_rate) for one in kinds] == [
+        ("lora", 5e-4),
+        ("full", 5e-5),
+    ]
+
+
+def test_only_some_rows(cells_of):
+    assert [cell.recipe.strategy.kind for cell in cells_of(COMPARED, only=["full"])] == ["full", "full"]
+    with pytest.raises(InputError, match=r"--only fulll: not in this recipe; did you mean 'full'\?; it has lora, full"):
+        cells_of(COMPARED, only=["fulll"])
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides", "message"),
+    [
+        ({}, ["strategy=lora"], "choose among them with --only"),
+        ({}, ["training.epocs=1"], "compare.toml: training.epocs: unknown key; did you mean 'epochs'"),
+        (
+            {"compare": [{"strategy": {"kind": "lora", "rnak": 4}}, {}]},
+            [],
+            "compare 1 lora: strategy.rnak: unknown key",
+        ),
+        ({"compare": []}, [], r"compare: write it as tables: \[\[compare\]\]"),
+        ({"compare": [{"grid": {}}]}, [], "compare 1: 'grid' belongs at the top"),
+        ({"grid": {"training": {"epochs": 3}}}, [], "grid.training.epochs: got 3; allowed: a list"),
+        ({"grid": {"seeds": [[0], [1]]}}, [], "grid.seeds: can't be an axis"),
+        ({"tune": {"trials": 3}}, [], "tune.trials: got 3; input should be greater than or equal to 4"),
+        ({"tune": {"search": {"strategy.rank": [4, 8]}}}, [], "search needs more than the 4 trials"),
+        ({"tune": {"trials": 8, "search": {"strategy.rnak": [4]}}}, [], "tune.search: strategy.rnak: unknown key"),
+        ({"tune": {"trials": 8, "search": {"backbone": ["a"]}}}, [], "'backbone' can't be searched"),
+        ({"training": {"lora_plus_ratio": 16}}, [], None),
+    ],
+)
+def test_faults_of_a_comparison(change, overrides, message, cells_of):
+    content = COMPARED | change
+    if message is None:
+        refused = [cell.refusal for cell in cells_of(content, overrides)]
+        assert refused[0] is None
+        assert "has no matrices A and B; it goes with lora" in refused[1]
+        return
+    with pytest.raises(InputError, match=message):
+        cells_of(content, overrides)
 
 
 def test_files_that_do_not_serve(tmp_path):

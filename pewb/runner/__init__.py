@@ -7,26 +7,36 @@ from pathlib import Path
 from pewb.recipe import LoadedRecipe
 from pewb.record import Record
 from pewb.reporting import Reporter, Silent
+from pewb.runner.comparison import Comparison
 from pewb.runner.prepare import prepare
-from pewb.runner.process import reserve, run_in_process
 
 __all__ = ["prepare", "run"]
 
 
 def run(
-    loaded: LoadedRecipe, results: str | Path = "results", reporter: Reporter | None = None
+    loaded: LoadedRecipe,
+    results: str | Path = "results",
+    reporter: Reporter | None = None,
+    *,
+    num_jobs: int = 1,
+    rerun: bool = False,
 ) -> list[tuple[Record, Path]]:
-    """Do every run of a recipe, one after another, and return each record with its path.
+    """Do every run of a recipe and return each record with its path.
 
-    A run that fails or does not fit is a record that says so; the others go on.
+    A run that fails, does not fit or is refused is a record that says so; the others go on. What has a record already is
+    not run again.
+
+    Args:
+        loaded: the recipe.
+        results: the folder of the records.
+        reporter: told of what is going on.
+        num_jobs: runs at once.
+        rerun: run again what has a record.
 
     Raises:
         InputError: the recipe or what it names does not serve.
+        KeyboardInterrupt: after every process has written its record.
     """
     reporter = reporter or Silent()
-    done = []
-    for prepared in prepare(loaded, Path(results), reporter):
-        job = reserve(prepared)
-        reporter.notice(f"run {job.run}")
-        done.append(run_in_process(job, reporter))
-    return done
+    rows = prepare(loaded, Path(results), reporter)
+    return Comparison(rows, Path(results), reporter, num_jobs, rerun).run()

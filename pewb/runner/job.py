@@ -1,4 +1,4 @@
-"""One run to be done: everything its process needs, as a JSON document."""
+"""What is to be done in a process of its own: everything that process needs, as a JSON document."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 import sysconfig
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pewb.assets import cache_folder
-from pewb.recipe import Recipe, TaskTable
-from pewb.record import AssetRecord, Record, Status
+from pewb.recipe import Limit, Recipe, TaskTable
+from pewb.record import AssetRecord, Record, Status, Tuning
 
 
 def now() -> str:
@@ -21,32 +21,23 @@ def now() -> str:
 
 
 class Job(BaseModel):
-    """A run, resolved: local files, one seed, one backbone, one task."""
+    """Something to be done on one task, resolved to local files, which leaves a record or an answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: str
     identity: str
     results: Path
-    seed: int
-    backbone: str
-    backbone_public_name: str
-    backbone_folder: Path
     task_name: str
     task: TaskTable
     task_folder: Path
-    recipe: Recipe
+    limit: Limit
     recipe_given: dict[str, Any]
     recipe_resolved: dict[str, Any]
     assets: list[AssetRecord]
     warnings: list[str]
     notices: list[str]
     started_at: str
-
-    @property
-    def model_folder(self) -> Path:
-        """Where the trained weights go."""
-        return self.results / "models" / self.run
 
     @property
     def log_file(self) -> Path:
@@ -56,12 +47,7 @@ class Job(BaseModel):
     def record(
         self, status: Status, reason: str | None = None, traceback: str | None = None, **measured: Any
     ) -> Record:
-        """Return the run's record, with what was `measured`; `warnings` and `notices` are added to the job's own."""
-        strategy = self.recipe.strategy
-        training = self.recipe.training
-        settings = [strategy.describe(), f"lr {training.learning_rate:g}", f"{training.epochs} epochs"]
-        if training.max_steps:
-            settings.append(f"at most {training.max_steps} steps")
+        """Return the record, with what was `measured`; `warnings` and `notices` are added to the job's own."""
         return Record(
             run=self.run,
             identity=self.identity,
@@ -72,24 +58,24 @@ class Job(BaseModel):
             notices=[*self.notices, *measured.pop("notices", [])],
             started_at=self.started_at,
             finished_at=now(),
-            backbone=self.backbone,
             task=self.task_name,
-            strategy=strategy.kind,
-            settings=", ".join(text for text in settings if text),
-            quantization=str(self.recipe.quantization),
-            seed=self.seed,
             recipe_given=self.recipe_given,
             recipe_resolved=self.recipe_resolved,
             assets=self.assets,
             main_metric=self.task.main_metric,
-            **measured,
+            **self._facts() | measured,
         )
+
+    def _facts(self) -> dict[str, Any]:
+        """Return the fields of the record that depend on what kind of job it is."""
+        raise NotImplementedError
+
+    def _own_folders(self) -> dict[Path, str]:
+        return {self.task_folder: self.task_name}
 
     def _without_own_paths(self, text: str) -> str:
         """Return `text` without the folders of this computer: records are shared."""
-        names = {
-            self.backbone_folder: self.backbone,
-            self.task_folder: self.task_name,
+        names = self._own_folders() | {
             Path(sysconfig.get_path("purelib")): "site-packages",
             Path(sysconfig.get_path("stdlib")): "python",
             cache_folder(): "PEWB_CACHE",
@@ -101,3 +87,65 @@ class Job(BaseModel):
             if folder.is_absolute() and folder != Path(folder.anchor):
                 text = re.sub(rf"{re.escape(str(folder))}(?![\w.-])", lambda _, name=names[folder]: name, text)  # type: ignore[misc]
         return text
+
+
+class TrainingJob(Job):
+    """One backbone, one strategy, one seed: a run, or a trial of a search, which sees no test example."""
+
+    kind: Literal["training"] = "training"
+    seed: int
+    backbone: str
+    backbone_public_name: str
+    backbone_folder: Path
+    recipe: Recipe
+    tuning: Tuning | None = None
+    is_trial: bool = False
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the trained weights go."""
+        return self.results / "models" / self.run
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "backbone": self.backbone,
+            "strategy": self.recipe.strategy.kind,
+            "settings": self._settings(),
+            "quantization": str(self.recipe.quantization),
+            "seed": self.seed,
+            "tuning": self.tuning,
+        }
+
+    def _settings(self) -> str:
+        training = self.recipe.training
+        tuned = " tuned" if self.tuning else ""
+        settings = [self.recipe.strategy.describe(), f"lr {training.learning_rate:g}{tuned}"]
+        if training.lora_plus_ratio:
+            settings.append(f"LoRA+ {training.lora_plus_ratio:g}")
+        settings.append(f"{training.epochs} epochs")
+        if training.max_steps:
+            settings.append(f"at most {training.max_steps} steps")
+        return ", ".join(text for text in settings if text)
+
+    def _own_folders(self) -> dict[Path, str]:
+        return super()._own_folders() | {self.backbone_folder: self.backbone}
+
+
+class ReferenceJob(Job):
+    """A classical predictor without a backbone, that every strategy is held against."""
+
+    kind: Literal["reference"] = "reference"
+    reference: str
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "backbone": "none",
+            "strategy": self.reference,
+            "settings": "",
+            "quantization": "none",
+            "seed": 0,
+            "is_reference": True,
+        }
+
+
+AnyJob = Annotated[TrainingJob | ReferenceJob, Field(discriminator="kind")]

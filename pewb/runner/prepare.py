@@ -1,68 +1,185 @@
-"""From a recipe to jobs: names become verified local files, and the data is read once to find its faults early."""
+"""From a recipe's rows to jobs: names become verified local files, and the data is read once to find its faults early."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pewb.assets import Asset, backbones, cached, digest_file, fetch, fetch_first
 from pewb.assets import tasks as catalogue_tasks
 from pewb.errors import InputError, nearest
-from pewb.recipe import LoadedRecipe, Recipe, TaskTable
-from pewb.record import AssetRecord, identity_of, run_name
-from pewb.reporting import Reporter
-from pewb.runner.job import Job, now
+from pewb.recipe import Cell, Limit, LoadedRecipe, Recipe, TaskTable, with_chosen
+from pewb.record import AssetRecord, Tuning, identity_of, run_name
+from pewb.reporting import Reporter, Step
+from pewb.runner.job import ReferenceJob, TrainingJob, now
 from pewb.tasks import read_examples
 from pewb.tasks.tables import files_of
 
+REFERENCES = ("majority_class", "tf_idf_logistic_regression")
+"""What every table holds beside the strategies, so that a useless one is seen to be useless."""
 
-def prepare(loaded: LoadedRecipe, results: Path, reporter: Reporter) -> list[Job]:
-    """Return the recipe's jobs, one for each seed, after fetching what they need.
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task whose files are here and serve."""
+
+    name: str
+    table: TaskTable
+    folder: Path
+    asset: AssetRecord
+    resolved: Any
+    """What stands under `task` in a resolved recipe."""
+    limit: Limit
+    facts: dict[str, Any]
+    """Numbers of examples, labels, digest of the test examples."""
+    warnings: list[str]
+    notices: list[str]
+    given: dict[str, Any]
+    results: Path
+
+    def reference(self, name: str) -> ReferenceJob:
+        """Return the job of the classical predictor `name` on this task."""
+        resolved = {"reference": name, "task": self.resolved, "limit": self.limit.model_dump(mode="json")}
+        identity = identity_of(resolved, [self.asset])
+        return ReferenceJob(
+            run=run_name("", self.name, name, "none", 0, identity),
+            identity=identity,
+            reference=name,
+            recipe_given=self.given,
+            recipe_resolved=resolved,
+            assets=[self.asset],
+            **self.fields,
+        )
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What every job on this task has."""
+        return {
+            "results": self.results,
+            "task_name": self.name,
+            "task": self.table,
+            "task_folder": self.folder,
+            "limit": self.limit,
+            "warnings": self.warnings,
+            "notices": self.notices,
+            "started_at": now(),
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One row of a recipe, with its files."""
+
+    cell: Cell
+    backbone: Asset
+    backbone_notices: list[str]
+    task: PreparedTask
+
+    @property
+    def seeds(self) -> list[int]:
+        """The row's seeds, each once."""
+        return list(dict.fromkeys(self.cell.recipe.seeds))
+
+    @property
+    def study(self) -> str:
+        """The identity of the row's search: the recipe before anything is chosen, on these files."""
+        return identity_of(self._resolved(self.cell.recipe, self.seeds[0]), self._assets)
+
+    def run(self, seed: int, tuning: Tuning | None = None) -> TrainingJob:
+        """Return the job of this row's run with `seed`, with what the search chose."""
+        recipe = with_chosen(self.cell.recipe, tuning.chosen) if tuning else self.cell.recipe
+        return self._job(recipe, seed, tuning, is_trial=False)
+
+    def trial(self, values: dict[str, Any], number: int) -> TrainingJob:
+        """Return the job of a trial of the row's search: `values` in the place of the recipe's own."""
+        recipe = with_chosen(self.cell.recipe, values)
+        assert recipe.tune is not None
+        epochs = recipe.tune.epochs or recipe.training.epochs
+        evaluations = max(recipe.training.evaluations_per_epoch, -(-3 // epochs))  # three, so that pruning has a say
+        training = recipe.training.model_copy(update={"epochs": epochs, "evaluations_per_epoch": evaluations})
+        job = self._job(recipe.model_copy(update={"training": training}), self.seeds[0], None, is_trial=True)
+        return job.model_copy(update={"run": f"trials/{self.study[:16]}-{number}"})
+
+    def _job(self, recipe: Recipe, seed: int, tuning: Tuning | None, is_trial: bool) -> TrainingJob:
+        resolved = self._resolved(recipe, seed)
+        identity = identity_of(resolved, self._assets)
+        short = Path(self.backbone.name).name
+        return TrainingJob(
+            run=run_name(short, self.task.name, recipe.strategy.kind, str(recipe.quantization), seed, identity),
+            identity=identity,
+            seed=seed,
+            backbone=self.backbone.name,
+            backbone_public_name=self.backbone.hub_id or self.backbone.name,
+            backbone_folder=self.backbone.folder,
+            recipe=recipe,
+            tuning=tuning,
+            is_trial=is_trial,
+            recipe_given=self.task.given,
+            recipe_resolved=resolved,
+            assets=self._assets,
+            **self.task.fields | {"notices": [*self.backbone_notices, *self.task.notices]},
+        )
+
+    def _resolved(self, recipe: Recipe, seed: int) -> dict[str, Any]:
+        own = {"backbone": self.backbone.name, "seeds": [seed], "task": self.task.resolved}
+        return recipe.model_dump(mode="json") | own
+
+    @property
+    def _assets(self) -> list[AssetRecord]:
+        return [self.backbone.to_record(), self.task.asset]
+
+
+def prepare(loaded: LoadedRecipe, results: Path, reporter: Reporter) -> list[Prepared]:
+    """Return the recipe's rows after fetching what they need; what several rows share is fetched and read once.
 
     Raises:
         InputError: an asset can't be had, or the data does not serve.
     """
-    recipe = loaded.recipe
+    backbones_found: dict[str, tuple[Asset, list[str]]] = {}
+    tasks_found: dict[str, PreparedTask] = {}
+    rows = []
+    for cell in loaded.cells:
+        recipe = cell.recipe
+        name = json.dumps(recipe.backbone)
+        if name not in backbones_found:
+            backbones_found[name] = _backbone(recipe, reporter)
+        task = json.dumps(recipe.model_dump(mode="json", include={"task", "limit"}))
+        if task not in tasks_found:
+            tasks_found[task] = _task(recipe, loaded.given, results, reporter)
+        rows.append(Prepared(cell, *backbones_found[name], tasks_found[task]))
+    return rows
+
+
+def _backbone(recipe: Recipe, reporter: Reporter) -> tuple[Asset, list[str]]:
     notices: list[str] = []
-    backbone = fetch_first("backbone", recipe.backbone, _Noting(reporter, notices))
-    task_name, task, folder, asset = _task(recipe, _Noting(reporter, notices))
-    examples = read_examples(task, folder, recipe.limit.model_dump())
+    return fetch_first("backbone", recipe.backbone, _Noting(reporter, notices)), notices
+
+
+def _task(recipe: Recipe, given: dict[str, Any], results: Path, reporter: Reporter) -> PreparedTask:
+    notices: list[str] = []
+    name, table, folder, asset = _task_files(recipe, _Noting(reporter, notices))
+    examples = read_examples(table, folder, recipe.limit.model_dump())
     for warning in examples.warnings:
         reporter.notice(warning)
-    assets = [backbone.to_record(), asset]
-    jobs: list[Job] = []
-    for seed in dict.fromkeys(recipe.seeds):
-        resolved = recipe.model_dump(mode="json") | {"backbone": backbone.name, "seeds": [seed]}
-        resolved["task"] = task_name if isinstance(recipe.task, list) else task.model_dump(mode="json")
-        identity = identity_of(resolved, assets)
-        name = run_name(
-            Path(backbone.name).name, task_name, recipe.strategy.kind, str(recipe.quantization), seed, identity
-        )
-        jobs.append(
-            Job(
-                run=name,
-                identity=identity,
-                results=results,
-                seed=seed,
-                backbone=backbone.name,
-                backbone_public_name=backbone.hub_id or backbone.name,
-                backbone_folder=backbone.folder,
-                task_name=task_name,
-                task=task,
-                task_folder=folder,
-                recipe=recipe,
-                recipe_given=loaded.given,
-                recipe_resolved=resolved,
-                assets=assets,
-                warnings=examples.warnings,
-                notices=notices,
-                started_at=now(),
-            )
-        )
-    return jobs
+    return PreparedTask(
+        name=name,
+        table=table,
+        folder=folder,
+        asset=asset,
+        resolved=name if isinstance(recipe.task, list) else table.model_dump(mode="json"),
+        limit=recipe.limit,
+        facts=examples.facts(),
+        warnings=examples.warnings,
+        notices=notices,
+        given=given,
+        results=results,
+    )
 
 
-def _task(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskTable, Path, AssetRecord]:
+def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskTable, Path, AssetRecord]:
     """Return the task's name, its keys, the folder its files are in, and what a record keeps of them."""
     if isinstance(recipe.task, list):
         for name in recipe.task:
@@ -106,24 +223,34 @@ class _Noting:
     def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
         self._reporter.progress(stage, done, total, detail)
 
+    def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
+        self._reporter.standing(steps, seconds_left)
 
-def check(recipe: Recipe) -> list[str]:
-    """Return what can be said of a recipe without a network; local files are read.
+
+def check(loaded: LoadedRecipe) -> list[str]:
+    """Return what can be said of a recipe's names without a network; local files are read.
 
     Raises:
         InputError: a name is not in the catalogue, or a local file does not serve.
     """
-    told = [f"backbone {name}: {_availability('backbone', name)}" for name in recipe.backbone]
+    told: dict[str, None] = {}
+    for recipe in (cell.recipe for cell in loaded.cells):
+        told |= {f"backbone {name}: {_availability('backbone', name)}": None for name in recipe.backbone}
+        told[_told_of_task(recipe)] = None
+    return list(told)
+
+
+def _told_of_task(recipe: Recipe) -> str:
     if isinstance(recipe.task, list):
-        told += [f"task {name}: {_availability('task', name)}" for name in recipe.task]
-    if not isinstance(recipe.task, list) and not recipe.task.dataset:
-        name, task, folder, _ = _own_files(recipe.task)
-        facts = read_examples(task, folder, recipe.limit.model_dump()).facts()
-        told.append(
-            f"task {name}: {facts['train_examples']} training, {facts['validation_examples']} validation and"
-            f" {facts['test_examples']} test examples; classes {', '.join(facts['labels'])}"
-        )
-    return told
+        return "\n  ".join(f"task {name}: {_availability('task', name)}" for name in recipe.task)
+    if recipe.task.dataset:
+        return f"task {recipe.task.dataset}: {_availability('task', recipe.task.dataset)}"
+    name, task, folder, _ = _own_files(recipe.task)
+    facts = read_examples(task, folder, recipe.limit.model_dump()).facts()
+    return (
+        f"task {name}: {facts['train_examples']} training, {facts['validation_examples']} validation and"
+        f" {facts['test_examples']} test examples; classes {', '.join(facts['labels'])}"
+    )
 
 
 def _availability(kind: Literal["backbone", "task"], name: str) -> str:

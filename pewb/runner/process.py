@@ -1,4 +1,4 @@
-"""Runs as processes of their own: started, listened to, and turned into a record whatever becomes of them."""
+"""Jobs as processes of their own: started, listened to, and turned into a record whatever becomes of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,16 +18,91 @@ from pewb import errors
 from pewb.errors import InputError, PewbError
 from pewb.record import Record, Status, free_name, read_record, write_record
 from pewb.reporting import Reporter
-from pewb.runner.job import Job, now
+from pewb.runner.job import Job, TrainingJob, now
 
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 """Everything was fetched before: no library may ask the hub again."""
 
 WORKER = (sys.executable, "-P", "-m", "pewb.runner.worker")
-"""What is started for a run; `-P`: the user's current folder may hold an `evaluate.py` of its own."""
+"""What is started for a job; `-P`: the user's current folder may hold an `evaluate.py` of its own."""
 
 _DEFAULTS = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that wait sleep: spinning, they take the cores from each other when anything else runs (12 times slower, seen)."""
+
+_PROBE = """\
+import json
+from pewb.device import choose_device, device_name
+from pewb.recipe import DeviceSection
+device = choose_device(DeviceSection())
+print(json.dumps([device.type, device_name(device)]))
+"""
+
+
+class Children:
+    """The processes that run now; an interrupt is passed on to each of them, once."""
+
+    def __init__(self, num_jobs: int = 1) -> None:
+        """Share the CPU's cores among `num_jobs` processes; one alone takes what it finds."""
+        threads = {} if num_jobs == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_jobs))}
+        self._environment = _DEFAULTS | threads | os.environ | dict.fromkeys(_OFFLINE, "1")
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self.interrupted = False
+
+    def start(self, arguments: list[str], log: Any) -> subprocess.Popen[str]:
+        """Start a process whose standard output is read and whose standard error goes to `log`."""
+        with self._lock:
+            process = subprocess.Popen(
+                arguments,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # an interrupt reaches it through us, once
+            )
+            self._running.add(process)
+            if self.interrupted:
+                process.send_signal(signal.SIGINT)
+        return process
+
+    def ended(self, process: subprocess.Popen[str]) -> None:
+        """Forget a process; one that is still there is interrupted first, for nothing may go on unseen."""
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+        with self._lock:
+            self._running.discard(process)
+
+    def interrupt(self) -> bool:
+        """Interrupt every process; at the second time kill them. Return whether it was the first time."""
+        with self._lock:
+            first, self.interrupted = not self.interrupted, True
+            for process in self._running:
+                if first:
+                    process.send_signal(signal.SIGINT)
+                else:
+                    process.kill()
+        return first
+
+
+@dataclass
+class Answer:
+    """What a trial's process said: its values on the validation split, or why it failed."""
+
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    value: float | None = None
+    reason: str | None = None
+    given_up: bool = False
+
+
+def device_here() -> tuple[str, str]:
+    """Return kind and name of the device that runs compute on, as a process of its own finds it."""
+    command = [sys.executable, "-P", "-c", _PROBE]
+    answer = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    kind, name = json.loads(answer.stdout.splitlines()[-1])
+    return kind, name
 
 
 def reserve(job: Job) -> Job:
@@ -46,87 +124,105 @@ def reserve(job: Job) -> Job:
         raise InputError(f"{job.results}: the results can't be written here ({error.strerror}); name another") from None
 
 
-def run_in_process(job: Job, reporter: Reporter) -> tuple[Record, Path]:
+def run_in_process(job: Job, reporter: Reporter, children: Children) -> tuple[Record, Path]:
     """Do `job`, which has its name from `reserve`, in a new process; return its record and where that is.
+
+    After an interrupt it is the `cancelled` record that the process wrote.
 
     Raises:
         InputError: the process found the input at fault; there is no record.
-        KeyboardInterrupt: after the process wrote its `cancelled` record.
     """
-    with TemporaryDirectory(prefix="pewb-") as folder:
-        job_file = Path(folder) / "job.json"
-        job_file.write_text(job.model_dump_json(), encoding="utf-8")
-        known: dict[str, Any] = {}
-        status, interrupted = _followed(job, job_file, reporter, known)
+    known: dict[str, Any] = {}
+
+    def heard(event: str, content: dict[str, Any]) -> None:
+        if event == "known":
+            known.update(content["facts"])
+
+    status, _ = _followed(job, reporter, children, heard)
     path = job.results / f"{job.run}.json"
     if not path.exists():
-        path = _record_of_death(job, status, interrupted, known)
-    if interrupted:
-        raise KeyboardInterrupt
+        path = _record_of_death(job, status, children.interrupted, known)
     return read_record(path), path
 
 
-def _followed(job: Job, job_file: Path, reporter: Reporter, known: dict[str, Any]) -> tuple[int, bool]:
-    """Start the process and listen until it ends; return its exit status, and whether the user interrupted it.
+def try_in_process(
+    job: TrainingJob, reporter: Reporter, children: Children, give_up: Callable[[int, float], bool]
+) -> Answer:
+    """Do the trial `job` in a new process and return what it said; `give_up(evaluation, value)` may end it early.
 
-    `known` receives fields of the record that the process tells before it begins, lest it end without writing one.
+    Raises:
+        InputError: the process found the input at fault.
     """
-    environment = _DEFAULTS | os.environ | dict.fromkeys(_OFFLINE, "1")
-    with job.log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [*WORKER, str(job_file)],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # an interrupt reaches it through us, once
-        )
-    interrupted = False
-    try:
-        while True:
-            try:
-                _listen(process, job, reporter, known)
-                return process.wait(), interrupted
-            except KeyboardInterrupt:
-                if interrupted:
-                    process.kill()
-                else:
-                    interrupted = True
-                    process.send_signal(signal.SIGINT)
-                    reporter.notice("interrupted: the run is writing its record; once more ends it at once")
-    finally:
-        if process.poll() is None:  # we could not go on listening, and nothing may go on unseen
-            process.send_signal(signal.SIGINT)
-            process.wait()
+    answer = Answer()
+
+    def heard(event: str, content: dict[str, Any]) -> bool:
+        if event == "validated":
+            answer.validation.append((content["evaluation"], content["value"]))
+            answer.given_up = give_up(content["evaluation"], content["value"])
+        elif event == "answer":
+            answer.value, answer.reason = content["value"], content["reason"]
+        return answer.given_up
+
+    job.log_file.parent.mkdir(parents=True, exist_ok=True)
+    status, tail = _followed(job, reporter, children, heard)
+    if answer.value is None and answer.reason is None and not answer.given_up:
+        answer.reason = f"the trial's process ended {_ending(status)}: {tail.strip()[-300:]}"
+    return answer
 
 
-def _listen(process: subprocess.Popen[str], job: Job, reporter: Reporter, known: dict[str, Any]) -> None:
+def _followed(
+    job: Job, reporter: Reporter, children: Children, heard: Callable[[str, dict[str, Any]], bool | None]
+) -> tuple[int, str]:
+    """Start the process and listen until it ends; return its exit status and the end of its log.
+
+    `heard` is told of the events that are not for the reporter, and ends the process by returning true.
+    """
+    with TemporaryDirectory(prefix="pewb-") as folder, job.log_file.open("wb") as log:
+        job_file = Path(folder) / "job.json"
+        job_file.write_text(job.model_dump_json(), encoding="utf-8")
+        process = children.start([*WORKER, str(job_file)], log)
+        try:
+            _listen(process, job, reporter, heard)
+            status = process.wait()
+        finally:
+            children.ended(process)
+    return status, _tail(job)
+
+
+def _tail(job: Job) -> str:
+    return job.log_file.read_text(encoding="utf-8", errors="replace")[-2000:] if job.log_file.exists() else ""
+
+
+def _listen(
+    process: subprocess.Popen[str],
+    job: Job,
+    reporter: Reporter,
+    heard: Callable[[str, dict[str, Any]], bool | None],
+) -> None:
     """Pass the process's events on until it ends."""
     assert process.stdout is not None
     for line in process.stdout:
         try:
             event = json.loads(line)
-        except ValueError:  # cut short, as the process was killed or we were interrupted while reading
+        except ValueError:  # cut short, as the process was killed
             continue
         match event.pop("event"):
             case "progress":
                 reporter.progress(**event)
             case "notice":
                 reporter.notice(**event)
-            case "known":
-                known.update(event["facts"])
             case "input_error":
                 process.wait()
                 job.log_file.unlink(missing_ok=True)
                 kind = getattr(errors, event["kind"], InputError)
                 raise kind(event["text"])
+            case other:
+                if heard(other, event):
+                    process.send_signal(signal.SIGINT)
 
 
 def _record_of_death(job: Job, status: int, interrupted: bool, known: dict[str, Any]) -> Path:
     """Write the record of a process that ended without writing one."""
-    tail = job.log_file.read_text(encoding="utf-8", errors="replace")[-2000:] if job.log_file.exists() else ""
     kind: Status = "failed"
     log = job.log_file.relative_to(job.results).as_posix()
     reason = (
@@ -138,7 +234,7 @@ def _record_of_death(job: Job, status: int, interrupted: bool, known: dict[str, 
         kind = "out_of_memory"
         reason = "the operating system killed the run's process, which it does when memory runs out"
     try:
-        return write_record(job.record(kind, reason, tail or None, **known), job.results)
+        return write_record(job.record(kind, reason, _tail(job) or None, **known), job.results)
     except OSError as error:
         raise PewbError(
             f"run {job.run}: {reason}; that could not be recorded in {job.results} ({error.strerror})"

@@ -14,12 +14,16 @@ from pewb.assets import hub_api
 class Reports:
     notices: list[str] = field(default_factory=list)
     stages: list[tuple] = field(default_factory=list)
+    standings: list[list] = field(default_factory=list)
 
     def notice(self, text):
         self.notices.append(text)
 
     def progress(self, stage, done, total, detail=""):
         self.stages.append((stage, done, total, detail))
+
+    def standing(self, steps, seconds_left):
+        self.standings.append(list(steps))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from pewb.recipe import LoadedRecipe, parse_recipe
+from pewb.recipe import Cell, LoadedRecipe, parse_recipe
 from pewb.runner.prepare import prepare
 from pewb.runner.process import reserve
 from pewb.runner.worker import Events, do
@@ -113,8 +113,8 @@ def make_job(tiny_backbone, sentence_files, monkeypatch):
         content = {"backbone": str(tiny_backbone(architecture)), "task": TASK, "strategy": {"kind": "lora", "rank": 4}}
         content |= sections | {"training": TRAINING | sections.get("training", {})}
         content["device"] = {"kind": "cpu", "threads": 1} | sections.get("device", {})
-        [job] = prepare(LoadedRecipe(parse_recipe(content), content), Path("results"), Reports())
-        return reserve(job)
+        [row] = prepare(LoadedRecipe([Cell(parse_recipe(content))], content), Path("results"), Reports())
+        return reserve(row.run(0))
 
     return make
 

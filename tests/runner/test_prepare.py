@@ -7,7 +7,7 @@ import pytest
 
 from pewb.assets import hub_api, pypi, tasks
 from pewb.errors import InputError, UnavailableError
-from pewb.recipe import LoadedRecipe, parse_recipe
+from pewb.recipe import Cell, LoadedRecipe, parse_recipe
 from pewb.runner.prepare import check, prepare
 from tests.conftest import SENTENCES
 from tests.runner.conftest import TASK
@@ -18,7 +18,7 @@ COMMIT = "c" * 40
 def recipe(backbone, task=("sst2", "movie-snippets"), **sections) -> LoadedRecipe:
     task = list(task) if isinstance(task, tuple) else task
     content = {"backbone": str(backbone), "task": task, "strategy": "head_only"} | sections
-    return LoadedRecipe(parse_recipe(content), content)
+    return LoadedRecipe([Cell(parse_recipe(content))], content)
 
 
 @pytest.fixture
@@ -61,7 +61,8 @@ def a_full_hub(a_hub, tiny_backbone):
 
 
 def test_with_the_hub_sst2_is_taken(a_full_hub, reports, tmp_path):
-    [job] = prepare(recipe("org/tiny"), tmp_path / "results", reports)
+    [row] = prepare(recipe("org/tiny"), tmp_path / "results", reports)
+    job = row.run(0)
     assert job.task_name == "sst2"
     assert reports.notices == []
     assert [asset.source for asset in job.assets] == [f"hub:org/tiny@{COMMIT}", f"hub:stanfordnlp/sst2@{COMMIT}"]
@@ -86,7 +87,8 @@ def test_without_the_hub_the_next_task_is_taken_and_one_line_says_so(
     if "no answer" in reason:
         monkeypatch.setattr(hub_api, "PROBE_SECONDS", 0.05)
     a_hub.behaviour = behaviour
-    [job] = prepare(recipe(tiny_backbone("bert")), tmp_path / "results", reports)
+    [row] = prepare(recipe(tiny_backbone("bert")), tmp_path / "results", reports)
+    job = row.run(0)
     assert job.task_name == "movie-snippets"
     told = f"sst2: the model hub can't be reached ({a_hub.address}: {reason}); using movie-snippets instead"
     assert reports.notices == [told]
@@ -96,7 +98,8 @@ def test_without_the_hub_the_next_task_is_taken_and_one_line_says_so(
 
 def test_an_absent_hub_is_found_out_once(snippets, closed_port, tiny_backbone, reports, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed_port}")
-    [job] = prepare(recipe(tiny_backbone("bert")), tmp_path / "results", reports)
+    [row] = prepare(recipe(tiny_backbone("bert")), tmp_path / "results", reports)
+    job = row.run(0)
     assert job.task_name == "movie-snippets"
     assert len(reports.notices) == 1
     assert reports.notices[0].startswith("sst2: the model hub can't be reached")
@@ -132,7 +135,7 @@ def test_bad_data_is_one_clear_message(command, change, words, sentence_files, t
     Path("holes.csv").write_text("sentence,label\na good film,positive\na bad film,\n")
     loaded = recipe(tiny_backbone("bert"), TASK | change)
     with pytest.raises(InputError) as caught:
-        prepare(loaded, Path("results"), reports) if command == "run" else check(loaded.recipe)
+        prepare(loaded, Path("results"), reports) if command == "run" else check(loaded)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert not Path("results").exists()
 
@@ -145,7 +148,8 @@ def test_names_in_any_script_serve(sentence_files, tiny_backbone, reports, monke
         )
         Path(f"данные-{name}.csv").write_text(content, encoding="utf-8")
     task = TASK | {name: f"данные-{name}.csv" for name in ("train", "validation", "test")}
-    [job] = prepare(recipe(tiny_backbone("bert"), task), Path("results"), reports)
+    [row] = prepare(recipe(tiny_backbone("bert"), task), Path("results"), reports)
+    job = row.run(0)
     assert job.task_name == "данные-train"
     assert job.run.isascii()
     assert job.record("failed").assets[1].digests.keys() == {task["train"], task["validation"], task["test"]}
@@ -153,6 +157,6 @@ def test_names_in_any_script_serve(sentence_files, tiny_backbone, reports, monke
 
 def test_a_seed_named_twice_is_run_once(sentence_files, tiny_backbone, reports, monkeypatch):
     monkeypatch.chdir(sentence_files)
-    jobs = prepare(recipe(tiny_backbone("bert"), TASK, seeds=[3, 3, 4]), Path("results"), reports)
-    assert [job.seed for job in jobs] == [3, 4]
-    assert len({job.run for job in jobs}) == 2
+    [row] = prepare(recipe(tiny_backbone("bert"), TASK, seeds=[3, 3, 4]), Path("results"), reports)
+    assert row.seeds == [3, 4]
+    assert row.run(3).run != row.run(4).run

@@ -7,8 +7,9 @@ import pytest
 
 from pewb.errors import InputError, PewbError, RefusedError
 from pewb.record import read_records
+from pewb.reporting import Silent
 from pewb.runner import process
-from pewb.runner.process import reserve, run_in_process
+from pewb.runner.process import Children, reserve, run_in_process
 
 SAY = "import json, os, signal, sys, time\nsay = lambda **event: print(json.dumps(event), flush=True)\n"
 FACTS = {"device": {"kind": "cpu", "name": "CPU"}, "precision": "fp32", "data": {"test_digest": "abc"}}
@@ -19,9 +20,9 @@ def becomes(monkeypatch, make_job, reports):
     """Return a function that runs a job whose process is a script."""
     job = make_job()
 
-    def run(script, reporter=reports):
+    def run(script, reporter=reports, children=None):
         monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", SAY + script))
-        return run_in_process(job, reporter)
+        return run_in_process(job, reporter, children or Children())
 
     run.job = job
     return run
@@ -66,22 +67,20 @@ def test_an_input_error_leaves_neither_record_nor_log(becomes):
     assert [path for path in becomes.job.results.rglob("*") if path.is_file()] == []
 
 
-class _Interrupts:
-    """A user who presses Ctrl-C at the first progress, and again at every notice if `impatient`."""
+class _Interrupts(Silent):
+    """A user who presses Ctrl-C at the first progress, and again at every later one if `impatient`."""
 
     def __init__(self, impatient):
         self.impatient = impatient
-        self.notices = []
-
-    def notice(self, text):
-        self.notices.append(text)
+        self.children = Children()
+        self.firsts = []
 
     def progress(self, stage, done, total, detail=""):
         if done == 1 or self.impatient:
-            raise KeyboardInterrupt
+            self.firsts.append(self.children.interrupt())
 
 
-def test_an_interrupt_reaches_the_process_once_and_its_record_is_kept(becomes, make_job):
+def test_an_interrupt_reaches_the_process_once_and_its_record_is_kept(becomes):
     job = becomes.job
     written = job.record("cancelled", reason="interrupted", precision="fp32").model_dump_json()
     script = (
@@ -91,10 +90,9 @@ def test_an_interrupt_reaches_the_process_once_and_its_record_is_kept(becomes, m
         "while True: signal.pause()"
     )
     reporter = _Interrupts(impatient=False)
-    with pytest.raises(KeyboardInterrupt):
-        becomes(script, reporter)
-    assert len(reporter.notices) == 1
-    [record] = read_records(job.results)
+    record, _ = becomes(script, reporter, reporter.children)
+    assert reporter.firsts == [True]
+    assert [record] == read_records(job.results)
     assert (record.status, record.precision) == ("cancelled", "fp32"), "the process's own record, not the parent's"
 
 
@@ -104,14 +102,21 @@ def test_a_second_interrupt_ends_the_process_at_once(becomes):
         "say(event='progress', stage='training', done=1, total=2)\n"
         "while True: signal.pause()"
     )
-    with pytest.raises(KeyboardInterrupt):
-        becomes(script, _Interrupts(impatient=True))
-    [record] = read_records(becomes.job.results)
+    reporter = _Interrupts(impatient=True)
+    record, _ = becomes(script, reporter, reporter.children)
+    assert reporter.firsts == [True, False]
     assert (record.status, record.reason) == ("cancelled", "interrupted")
 
 
+def test_after_an_interrupt_nothing_goes_on(becomes):
+    children = Children()
+    children.interrupt()
+    record, _ = becomes("while True: signal.pause()", children=children)
+    assert record.status == "cancelled"
+
+
 def test_no_process_is_left_behind_when_nobody_can_listen(becomes):
-    class Gone(_Interrupts):
+    class Gone(Silent):
         def progress(self, *_, **__):
             raise BrokenPipeError
 
@@ -122,7 +127,7 @@ def test_no_process_is_left_behind_when_nobody_can_listen(becomes):
         "while True: signal.pause()"
     )
     with pytest.raises(BrokenPipeError):
-        becomes(script, Gone(False))
+        becomes(script, Gone())
     assert stopped.exists()
 
 

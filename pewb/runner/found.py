@@ -1,0 +1,65 @@
+"""What is in the results folder already: a run whose record is there is not run again."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pewb.errors import InputError
+from pewb.record import NUMERICS_VERSION, Record, Status, Tuning, identity_of, read_record
+from pewb.reporting import Reporter
+from pewb.runner.job import Job, TrainingJob
+from pewb.runner.process import device_here
+
+_ANSWERS = ("success", "out_of_memory")
+"""Outcomes that stand; what failed otherwise or was cancelled is tried again."""
+
+
+class Found:
+    """The records in a folder by the identity of what they ran, whatever their names."""
+
+    def __init__(self, results: Path, reporter: Reporter) -> None:
+        """Read the records in `results`; a file that is none is told and passed over."""
+        self._records: dict[str, list[tuple[Record, Path]]] = {}
+        self._tunings: dict[str, Tuning] = {}
+        for path in sorted(results.glob("*.json")):
+            try:
+                record = read_record(path)
+            except InputError as error:
+                reporter.notice(str(error))
+                continue
+            self.add(record, path)
+
+    def add(self, record: Record, path: Path) -> None:
+        """Take note of a record."""
+        if record.numerics_version == NUMERICS_VERSION:
+            identity = identity_of(record.recipe_resolved, record.assets)
+            self._records.setdefault(identity, []).append((record, path))
+            if record.tuning:
+                self._tunings[record.tuning.study] = record.tuning
+
+    def answer(self, job: Job) -> tuple[Record, Path] | None:
+        """Return the record that answers `job`, with its path; of a training only one of this kind of device."""
+        for record, path in self._records.get(job.identity, []):
+            if record.status in _ANSWERS and (not isinstance(job, TrainingJob) or self._is_of_this_device(record)):
+                return record, path
+        return None
+
+    def same(self, job: Job, status: Status, reason: str) -> tuple[Record, Path] | None:
+        """Return the record that says already that `job` has this `status` for this `reason`."""
+        for record, path in self._records.get(job.identity, []):
+            if (record.status, record.reason) == (status, reason):
+                return record, path
+        return None
+
+    def tuning(self, study: str) -> Tuning | None:
+        """Return what the search `study` chose, if a run has made use of it."""
+        return self._tunings.get(study)
+
+    def _is_of_this_device(self, record: Record) -> bool:
+        asked = record.recipe_resolved["device"]["kind"]
+        return asked != "auto" or (record.device is not None and record.device.kind == self._device_kind)
+
+    @cached_property
+    def _device_kind(self) -> str:
+        return device_here()[0]

@@ -1,0 +1,174 @@
+"""One training, from files to measurements: a run with its test, or a trial of a search without."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pewb.record import Memory, Time
+from pewb.runner.job import TrainingJob
+from pewb.runner.predictions import write_predictions
+
+EVALUATION_BATCH_SIZE = 64
+
+
+def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> None:
+    """Load, evaluate the untouched model, train, evaluate on the test split, save; `measured` is filled on the way.
+
+    A trial tells its validations as they come, sees no test example, and keeps nothing.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    from pewb import assembly
+    from pewb.assets import cache_folder
+    from pewb.batching import encode
+    from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
+    from pewb.evaluation.predictions import predict
+    from pewb.measurement.memory import PhaseMemory, release_cached_memory, tensors_of
+    from pewb.measurement.parameters import count_parameters
+    from pewb.tasks import read_examples
+    from pewb.training.loop import Trained, train
+
+    recipe, training = job.recipe, job.recipe.training
+    started = time.perf_counter()
+    if recipe.device.threads:
+        torch.set_num_threads(recipe.device.threads)
+    device = choose_device(recipe.device)
+    computing = choose_precision(training.precision, device)
+    limit = recipe.device.memory_bytes
+    limit_memory(device, limit)
+    measured["device"] = {"kind": device.type, "name": device_name(device), "memory_limit_bytes": limit}
+    measured["environment"] = environment(device)
+    measured["precision"] = computing.precision
+    examples = read_examples(job.task, job.task_folder, recipe.limit.model_dump())
+    measured["data"] = examples.facts()
+    events.send("known", facts=dict(measured))
+    events.progress(f"loading {job.backbone}", 0, None)
+    assembled = assembly.load(
+        job.backbone_public_name,
+        job.backbone_folder,
+        examples.labels,
+        recipe.strategy,
+        recipe.quantization,
+        training,
+        computing,
+        job.seed,
+    )
+    for notice in assembled.notices:
+        events.notice(notice)
+    measured["notices"] = list(assembled.notices)
+    warnings: list[str] = []
+    measured["warnings"] = warnings
+    parts = {"train": examples.train, "validation": examples.validation, "test": examples.test}
+    if job.is_trial:
+        del parts["test"]
+    tokenised = cache_folder() / "tokenised"
+    splits = {
+        name: encode(assembled.tokenizer, split.texts, split.labels, training.max_tokens, tokenised)
+        for name, split in parts.items()
+    }
+    measured["data"] |= {f"{name}_cut": encoded.num_cut for name, encoded in splits.items()}
+    cut = splits["train"].num_cut
+    if cut:
+        warnings.append(f"{cut} of {len(splits['train'])} training texts were cut to {training.max_tokens} tokens")
+    times: dict[str, float] = {"load_seconds": time.perf_counter() - started}
+    measured["times"] = times
+    accelerator = Accelerator(mixed_precision=computing.autocast, cpu=device.type == "cpu")
+
+    def evaluate(split: str, stage: str, **arguments: Any) -> Any:
+        return predict(
+            assembled.model,
+            assembled.tokenizer,
+            splits[split],
+            EVALUATION_BATCH_SIZE,
+            accelerator.autocast,
+            events,
+            stage,
+            **arguments,
+        )
+
+    trained = Trained()
+
+    def validate() -> float:
+        value: float = evaluate("validation", "validating").metrics()[job.task.main_metric].value
+        release_cached_memory(device)
+        if job.is_trial:
+            events.send("validated", evaluation=len(trained.validation) + 1, value=value)
+        return value
+
+    if not job.is_trial:
+        measured["baseline"] = evaluate("test", "evaluating the untouched model").metrics()
+    assembly.insert(assembled, training.gradient_checkpointing, job.seed)
+    measured["parameters"] = count_parameters(assembled.model, assembled.anatomy)
+
+    train_memory, evaluation_memory = PhaseMemory(device, limit), PhaseMemory(device, limit)
+    measured["trained"] = trained
+    measured["peaks"] = (train_memory, evaluation_memory)
+    release_cached_memory(device)
+    train(
+        assembled.model,
+        assembled.strategy,
+        assembled.tokenizer,
+        splits["train"],
+        training,
+        job.seed,
+        accelerator,
+        validate,
+        train_memory,
+        events,
+        trained,
+    )
+    release_cached_memory(device)
+    if job.is_trial:
+        values = dict(trained.validation)
+        measured["validation"] = values[trained.best_step] if trained.best_step else trained.validation[-1][1]
+        return
+    before = time.perf_counter()
+    with evaluation_memory.measured():
+        predictions = evaluate(
+            "test",
+            "evaluating on test",
+            around_longest=lambda: evaluation_memory.tracked(lambda: tensors_of(assembled.model)),
+        )
+    times["evaluate_seconds"] = time.perf_counter() - before
+    measured["metrics"] = predictions.metrics()
+    measured["confusion"] = predictions.confusion(examples.labels)
+    if predictions.is_degenerate:
+        only = examples.labels[predictions.predicted[0]]
+        warnings.append(f"predicts one class only ('{only}')")
+    measured["predictions"] = write_predictions(job, examples, predictions)
+    assembled.strategy.save(assembled.model, job.model_folder)
+    measured["model"] = str(job.model_folder.relative_to(job.results))
+    measured["shipped_bytes"] = sum(
+        path.stat().st_size for path in job.model_folder.rglob("*") if path.is_file() and path.suffix != ".md"
+    )
+    times["total_seconds"] = time.perf_counter() - started
+
+
+def finished(job: TrainingJob, measured: dict[str, Any]) -> dict[str, Any]:
+    """Return what was measured so far as a record's fields."""
+    fields = dict(measured)
+    trained = fields.pop("trained", None)
+    times = fields.pop("times", {})
+    peaks = fields.pop("peaks", None)
+    if peaks:
+        fields["memory"] = Memory(train=peaks[0].peak, evaluation=peaks[1].peak)
+    told = list(fields.get("notices", []))
+    if trained:
+        fields["curves"] = trained.curves
+        fields["micro_batch_size"] = trained.micro_batch_size
+        times = times | trained.rates() | ({"train_seconds": trained.seconds} if trained.num_steps else {})
+        training = job.recipe.training
+        asked = training.asked_micro_batch_size
+        if trained.micro_batch_size and trained.micro_batch_size < asked:
+            told.append(
+                f"micro-batches of {trained.micro_batch_size}, not {asked}, to fit the memory; batch_size is unchanged"
+            )
+        if trained.stopped_at:
+            told.append(f"stopped early at step {trained.stopped_at}")
+        if trained.best_step not in (None, trained.num_steps):
+            told.append(f"the weights are those of step {trained.best_step}, the best on validation")
+    fields["notices"] = told
+    fields["time"] = Time(**{name: round(value, 3) for name, value in times.items()})
+    return fields

@@ -1,0 +1,222 @@
+"""The search for a row's hyper-parameters on the validation split: an Optuna study, stored, so that it can be resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pewb.errors import TrainingError
+from pewb.recipe import Tune
+from pewb.record import Trial, Tuning
+from pewb.reporting import Reporter
+from pewb.runner.prepare import Prepared
+from pewb.runner.process import Children, try_in_process
+
+RATE = "training.learning_rate"
+
+
+def tune(prepared: Prepared, reporter: Reporter, children: Children) -> Tuning | None:
+    """Search the row's hyper-parameters and return what was tried and chosen; None after an interrupt.
+
+    What comes next depends only on the trials that have ended, so a study that is resumed ends as one that never stopped.
+
+    Raises:
+        InputError: the recipe can't be run, which the first trial found out.
+        TrainingError: no trial ended well.
+    """
+    recipe = prepared.cell.recipe
+    section, default = recipe.tune, recipe.training.learning_rate
+    assert section is not None and default is not None
+    study = _opened(prepared.task.results / "studies" / f"{prepared.study[:16]}.db", section)
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.name == "RUNNING":  # its process died with the one that had started it
+            study.tell(trial.number, state=_state("FAIL"))
+    while not children.interrupted:
+        ended = _ended(study)
+        rate = next_rate(section, default, [(one.params[RATE], _value(one)) for one in ended if _stage(one) == "rate"])
+        if rate is not None:
+            _try(study, "rate", {RATE: rate}, prepared, len(ended), reporter, children)
+        elif sum(_stage(one) == "search" for one in ended) < section.trials - section.num_rates:
+            _try(study, "search", None, prepared, len(ended), reporter, children)
+        else:
+            return _chosen(prepared, section, default, ended)
+    return None
+
+
+def rates_around(default: float, decades: float, count: int) -> list[float]:
+    """Return `count` rates, evenly spread on a logarithmic scale over `decades` around `default`, the middle ones first."""
+    exponents = [decades * (number / (count - 1) - 0.5) for number in range(count)]
+    return [
+        _rounded(default * 10**exponent) for exponent in sorted(exponents, key=lambda one: (abs(round(one, 9)), one))
+    ]
+
+
+def next_rate(section: Tune, default: float, tried: Sequence[tuple[float, float | None]]) -> float | None:
+    """Return the rate to try next: one of those around the default, then beyond an edge that is the best; or None.
+
+    Args:
+        section: the recipe's.
+        default: the rate in the middle.
+        tried: rates, and what each reached on validation; None: it failed or was given up.
+    """
+    planned = rates_around(default, section.decades, section.num_rates)
+    done = dict(tried)
+    if missing := [rate for rate in planned if rate not in done]:
+        return missing[0]
+    best = _best_rate(done, default)
+    if best is None or len(done) - len(planned) >= section.extensions:
+        return None
+    step = 10 ** (section.decades / (section.num_rates - 1))
+    if best == max(done):
+        return _rounded(best * step)
+    return _rounded(best / step) if best == min(done) else None
+
+
+def _best_rate(done: dict[float, float | None], default: float) -> float | None:
+    known = {rate: value for rate, value in done.items() if value is not None}
+    return max(known, key=lambda rate: (known[rate], -abs(math.log(rate / default)), -rate)) if known else None
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.2g}")
+
+
+def _opened(path: Path, section: Tune) -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two trials must have ended before a third is given up, and none is at its first evaluation.
+    pruner = (
+        optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=2)
+        if section.prune
+        else optuna.pruners.NopPruner()
+    )
+    return optuna.create_study(
+        storage=f"sqlite:///{path}", study_name="search", direction="maximize", load_if_exists=True, pruner=pruner
+    )
+
+
+def _state(name: str) -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState[name]
+
+
+def _ended(study: Any) -> list[Any]:
+    """Return the trials that count: those that an interrupt ended are tried again."""
+    trials = study.get_trials(deepcopy=False)
+    return [one for one in trials if one.state.name in ("COMPLETE", "PRUNED") or "reason" in one.user_attrs]
+
+
+def _stage(trial: Any) -> str:
+    return str(trial.user_attrs["stage"])
+
+
+def _value(trial: Any) -> float | None:
+    return trial.value if trial.state.name == "COMPLETE" else None
+
+
+def _values(trial: Any) -> dict[str, Any]:
+    return {key: value if key == RATE else json.loads(value) for key, value in trial.params.items()}
+
+
+def _try(
+    study: Any,
+    stage: str,
+    fixed: dict[str, float] | None,
+    prepared: Prepared,
+    number: int,
+    reporter: Reporter,
+    children: Children,
+) -> None:
+    """Do one trial: with the values `fixed`, or else with those that the sampler proposes."""
+    from optuna.samplers import TPESampler
+
+    section = prepared.cell.recipe.tune
+    assert section is not None
+    study.sampler = TPESampler(seed=number, n_startup_trials=section.num_rates)
+    if fixed and not [one for one in study.get_trials(deepcopy=False) if one.state.name == "WAITING"]:
+        study.enqueue_trial(fixed)
+    trial = study.ask()
+    trial.set_user_attr("stage", stage)
+    if fixed:
+        trial.suggest_float(RATE, fixed[RATE], fixed[RATE])
+    else:
+        rates = [one.params[RATE] for one in _ended(study)]
+        trial.suggest_float(RATE, min(rates), max(rates), log=True)
+        for key, choices in section.search.items():
+            trial.suggest_categorical(key, [json.dumps(choice) for choice in choices])
+
+    values = _values(trial)
+    job = prepared.trial(values, trial.number)
+    planned = job.recipe.training.epochs * job.recipe.training.evaluations_per_epoch
+
+    def give_up(evaluation: int, value: float) -> bool:
+        trial.report(value, evaluation)
+        return evaluation < planned and bool(trial.should_prune())
+
+    answer = try_in_process(job, _Named(f"trial {number + 1}, {_shown(values)}", reporter), children, give_up)
+    if children.interrupted:
+        study.tell(trial, state=_state("FAIL"))
+    elif answer.given_up:
+        study.tell(trial, state=_state("PRUNED"))
+    elif answer.value is None:
+        trial.set_user_attr("reason", answer.reason)
+        study.tell(trial, state=_state("FAIL"))
+    else:
+        study.tell(trial, answer.value)
+
+
+def _shown(values: dict[str, Any]) -> str:
+    others = [f"{key} {value}" for key, value in values.items() if key != RATE]
+    return ", ".join([f"lr {values[RATE]:g}", *others])
+
+
+def _chosen(prepared: Prepared, section: Tune, default: float, ended: list[Any]) -> Tuning:
+    complete = [one for one in ended if one.state.name == "COMPLETE"]
+    if not complete:
+        reasons = [one.user_attrs["reason"] for one in ended if "reason" in one.user_attrs]
+        raise TrainingError(f"none of the {len(ended)} trials ended well; the last: {reasons[-1]}")
+    best = max(complete, key=lambda one: (one.value, -abs(math.log(one.params[RATE] / default)), -one.number))
+    rates = [one.params[RATE] for one in ended if _stage(one) == "rate"]
+    notices = []
+    if best.params[RATE] in (min(rates), max(rates)):
+        which = "largest" if best.params[RATE] == max(rates) else "smallest"
+        notices = [f"the best learning rate, {best.params[RATE]:g}, is the {which} that was tried"]
+    trials = [
+        Trial(
+            values=_values(one),
+            state={"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}[one.state.name],  # type: ignore[arg-type]
+            validation=_last_value(one),
+        )
+        for one in ended
+    ]
+    return Tuning(study=prepared.study, seed=prepared.seeds[0], trials=trials, chosen=_values(best), notices=notices)
+
+
+def _last_value(trial: Any) -> float | None:
+    if trial.state.name == "COMPLETE":
+        return float(trial.value)
+    values = trial.intermediate_values
+    return float(values[max(values)]) if values and trial.state.name == "PRUNED" else None
+
+
+class _Named:
+    """A reporter that says which trial it is."""
+
+    def __init__(self, name: str, reporter: Reporter) -> None:
+        self._name = name
+        self._reporter = reporter
+
+    def notice(self, text: str) -> None:
+        """Keep quiet: the run itself says it again."""
+
+    def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
+        self._reporter.progress(f"{self._name}: {stage}", done, total, detail)
+
+    def standing(self, steps: Any, seconds_left: float | None) -> None:
+        self._reporter.standing(steps, seconds_left)
