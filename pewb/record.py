@@ -264,7 +264,18 @@ def _publish(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
-_UPGRADES: dict[int, Any] = {1: dict}
+def _with_named_variants(content: dict[str, Any]) -> dict[str, Any]:
+    """Name what there was one of in version 1: LoRA's variant and the adapters' placement."""
+    only = {"lora": {"variant": "plain"}, "bottleneck_adapter": {"placement": "houlsby"}}
+    recipe = content.get("recipe_resolved", {})
+    strategy = recipe.get("strategy")
+    if not isinstance(strategy, dict):
+        return content
+    named = only.get(strategy.get("kind", ""), {}) | strategy
+    return content | {"recipe_resolved": recipe | {"strategy": named}}
+
+
+_UPGRADES: dict[int, Any] = {1: _with_named_variants}
 """From a schema version to a pure function that turns such a record's dictionary into the next version's."""
 
 

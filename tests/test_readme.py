@@ -29,9 +29,12 @@ def test_commands_of_the_readme(command, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     _, verb, *arguments = command
     if verb == "run":
-        overrides = [arguments[place + 1] for place, word in enumerate(arguments) if word == "--set"]
-        assert load_recipe(arguments[0], overrides).recipe
-    elif verb in ("list", "check"):
+        overrides, only = (
+            [arguments[place + 1] for place, word in enumerate(arguments) if word == option]
+            for option in ("--set", "--only")
+        )
+        assert load_recipe(arguments[0], overrides, only).cells
+    elif verb in ("list", "check", "compare"):
         result = CliRunner().invoke(app, [verb, *arguments])
         assert result.exit_code == 0, result.output
     elif verb == "leaderboard":
@@ -40,6 +43,12 @@ def test_commands_of_the_readme(command, capsys, monkeypatch, tmp_path):
         assert (tmp_path / "leaderboard.md").read_text() == (ROOT / "leaderboard.md").read_text()
     else:
         assert verb == "fetch"
+
+
+def test_the_recipe_of_a_comparison_is_one(tmp_path):
+    [text] = [block for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if "[[compare]]" in block]
+    (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
+    assert len(load_recipe(tmp_path / "recipe.toml").cells) == 4
 
 
 def test_the_table_of_strategies_is_the_codes():

@@ -17,11 +17,18 @@ import pytest
 
 from pewb.leaderboard import Leaderboard
 from pewb.leaderboard.evidence import evidence_files, evidence_folder
-from pewb.record import read_record
+from pewb.recipe import Recipe, load_recipe
+from pewb.record import identity_of, read_record
+from pewb.runner import run
 from tests.test_recipe import ROOT
 
 FILES = evidence_files(ROOT / "results")
 RECORDS = [ROOT / name for name in FILES if name.endswith(".json")]
+REPRODUCED = [
+    "head_only-minilm-l6-movie-snippets-seed0-712f3339",
+    "top_layers-minilm-l6-movie-snippets-nf4-seed0-457433a7",
+    "lora-minilm-l6-movie-snippets-seed0-f2fe21bd",
+]
 
 
 def test_the_evidence_is_found_and_complete():
@@ -58,6 +65,33 @@ def test_the_predictions_give_the_recorded_accuracy(path):
     assert len(rows) == record.data["test_examples"] == sum(map(sum, record.confusion.counts))
     right = sum(row["label"] == row["predicted"] for row in rows)
     assert right / len(rows) == pytest.approx(record.metrics["accuracy"].value)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_committed_record_still_answers_the_recipe_that_it_ran(path):
+    """Options that are added must not make what was run look like something else."""
+    record = read_record(path)
+    if record.is_reference:
+        return
+    given = {key: record.recipe_resolved[key] for key in ("backbone", "task", "seeds")}
+    today = Recipe.model_validate(record.recipe_resolved).model_dump(mode="json") | given
+    assert identity_of(today, record.assets) == identity_of(record.recipe_resolved, record.assets)
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+@pytest.mark.parametrize("name", REPRODUCED)
+def test_a_record_run_again_gives_the_same_metrics_to_the_last_digit(name, tmp_path, monkeypatch):
+    """On the kind of machine that it was recorded on, with as many threads."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    record = read_record(ROOT / "results" / f"{name}.json")
+    [(again, _)] = run(load_recipe(ROOT / "results" / f"{name}.json"), tmp_path / "results")
+    assert again.environment["threads"] == record.environment["threads"]
+    assert again.metrics == record.metrics
+    assert again.curves == record.curves
+    assert (tmp_path / "results" / again.predictions).read_bytes() == (
+        ROOT / "results" / record.predictions
+    ).read_bytes()
 
 
 def test_the_wheel_is_told_to_ship_the_evidence():
