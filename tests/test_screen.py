@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from pewb import screen
+from pewb.reporting import Step
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -63,3 +64,43 @@ def test_documents_survive_a_terminal_without_unicode(monkeypatch):
     screen.print_json({"name": "данные"})
     stream.flush()
     assert json.loads(stream.buffer.getvalue()) == {"name": "данные"}
+
+
+STEPS = [
+    Step("full, seed 0", "kept", "accuracy 0.868", 0.1),
+    Step("lora r=8 a=16 query+value, nf4: search", "done", "learning_rate 0.0023, the best of 5 trials", 200.0),
+    Step("lora r=8 a=16 query+value, nf4, seed 0", "running", "training 40%  loss 0.312  171 samples/s", 61.0),
+    Step("full, nf4, seed 0", "refused", "quantised weights have no gradients"),
+    Step("ia3, seed 0", "failed", "the loss became nan: try a lower rate", 12.0),
+    *(Step(f"top_layers top {number}, seed 0") for number in range(1, 30)),
+]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_table_shows_what_runs_what_is_next_and_what_ended(monkeypatch, width):
+    console = Console(file=StringIO(), force_terminal=True, width=width, height=16, color_system=None)
+    monkeypatch.setattr(screen, "err", console)
+    with screen.reporting() as bar:
+        bar.standing(STEPS, 1500.0)
+        paper = StringIO()
+        Console(file=paper, width=width, height=16).print(bar)
+    lines = [line.rstrip() for line in paper.getvalue().splitlines() if line.strip()]
+    assert lines[0] == "4 of 34 done, 1 running, 1 refused, 1 failed, about 25 min 00 s left"
+    assert len(lines) <= 16
+    assert max(map(len, lines)) <= width
+    shown = "\n".join(lines)
+    for word in ("running", "training 40%", "refused", "failed", "waiting", "top_layers top 1,"):
+        assert word in shown
+    assert "top_layers top 29" not in shown
+
+
+def test_plain_lines_tell_each_step_once_as_it_ends(capsys):
+    lines = screen._Lines()
+    lines.standing(STEPS, None)
+    lines.standing(STEPS, 1500.0)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 4
+    assert told[1] == (
+        "lora r=8 a=16 query+value, nf4: search: done after 3 min 20 s, learning_rate 0.0023, the best of 5 trials"
+        "  (4 of 34 done, 1 running, 1 refused, 1 failed)"
+    )
