@@ -262,12 +262,14 @@ def _standing_table(steps: list[Step], seconds_left: float | None, height: int) 
     next_ones = waiting[: room - min(len(steps) - len(running) - len(waiting), room * 2 // 3)]
     ended = [step for step in steps if step.state not in ("running", "waiting")]
     table = Table(box=None, show_header=False, title=Text(_standing_line(steps, seconds_left)), title_justify="left")
+    table.expand = True
     shown = [*ended[-max(0, room - len(next_ones)) :], *running, *next_ones]
     states = [step.state.replace("_", " ") for step in shown]
     times = [format_seconds(step.seconds) if step.seconds else "" for step in shown]
-    for justify, texts in (("left", []), ("left", states), ("left", []), ("right", times)):
-        width = max(map(len, texts), default=None)
-        table.add_column(no_wrap=True, overflow="ellipsis", justify=justify, min_width=width)  # type: ignore[arg-type]
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column(no_wrap=True, width=max(map(len, states)))
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column(no_wrap=True, width=max(map(len, times)), justify="right")
     for step, state, took in zip(shown, states, times, strict=True):
         table.add_row(Text(step.name), Text(state, _STYLES.get(step.state, "red")), Text(step.detail), took)
     return table

@@ -92,6 +92,7 @@ def test_a_table_shows_what_runs_what_is_next_and_what_ended(monkeypatch, width)
     for word in ("running", "training 40%", "refused", "failed", "waiting", "top_layers top 1,"):
         assert word in shown
     assert "top_layers top 29" not in shown
+    assert any(line.endswith("3 min 20 s") for line in lines)
 
 
 def test_plain_lines_tell_each_step_once_as_it_ends(capsys):
