@@ -84,7 +84,9 @@ def _place_in(cache: Path, tokenizer: Any, texts: Sequence[tuple[str, ...]], max
 
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         return None
-    working = [tokenizer.backend_tokenizer.to_str(), type(tokenizer).__name__, tokenizer.model_input_names]
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules = {key: value for key, value in backend.items() if key not in ("truncation", "padding")}  # set by each call
+    working = [rules, type(tokenizer).__name__, tokenizer.model_input_names]
     content = json.dumps([*working, transformers.__version__, max_tokens, texts])
     return cache / hashlib.sha256(content.encode()).hexdigest()[:32]
 

@@ -195,20 +195,30 @@ def leaderboard(
         Path | None,
         typer.Option("--output", metavar="FILE", help="Where the page goes; leaderboard.md beside the results folder."),
     ] = None,
+    as_evidence: Annotated[
+        bool, typer.Option("--evidence", help="Show the records that pewb is shipped with, and write nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Draw leaderboard.md from the records in the results folder, and show it."""
-    from pewb.leaderboard import Leaderboard
+    from pewb.leaderboard import Leaderboard, evidence_folder
 
-    if not results.is_dir():
-        raise InputError(f"--results {results}: no such folder; a run makes it: pewb run recipes/lora_sst2.toml")
-    board = Leaderboard.from_results(results)
-    page = board.write(output or _page_of(results))
+    folder = evidence_folder() if as_evidence else results
+    if folder is None:
+        raise InputError("--evidence: this installation came without records; install pewb anew from its wheel")
+    if not folder.is_dir():
+        raise InputError(
+            f"--results {results}: no such folder; a run makes it: pewb run recipes/lora_sst2.toml."
+            " The records that pewb is shipped with: pewb leaderboard --evidence"
+        )
+    board = Leaderboard.from_results(folder)
+    page = None if as_evidence else board.write(output or _page_of(results))
     if as_json:
         print_json(board.to_json())
         return
     print_leaderboard(board)
-    out.print(f"[dim]written to {escape(str(page))}[/]")
+    if page:
+        out.print(f"[dim]written to {escape(str(page))}[/]")
 
 
 @app.command()

@@ -265,3 +265,10 @@ def test_commands_that_do_not_train_do_not_import_torch():
 def test_the_recipe_of_the_readme_is_right(pewb):
     assert Path(RECIPE).is_file()
     assert "is right" in pewb("check", RECIPE).out
+
+
+def test_the_evidence_is_shown_from_anywhere_and_nothing_is_written(pewb, tmp_path):
+    done = pewb("leaderboard", "--evidence")
+    assert done.status == 0
+    assert "minilm-l6 · movie-snippets" in done.out
+    assert list(tmp_path.iterdir()) == []

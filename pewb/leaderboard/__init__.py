@@ -2,7 +2,8 @@
 
 from pewb.leaderboard.board import Leaderboard
 from pewb.leaderboard.comparison import Comparison, compare
+from pewb.leaderboard.evidence import evidence_folder
 from pewb.leaderboard.group import Group
 from pewb.leaderboard.rows import Row, rows_of
 
-__all__ = ["Comparison", "Group", "Leaderboard", "Row", "compare", "rows_of"]
+__all__ = ["Comparison", "Group", "Leaderboard", "Row", "compare", "evidence_folder", "rows_of"]

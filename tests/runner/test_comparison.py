@@ -42,15 +42,30 @@ def done(process) -> str:
 
 @pytest.fixture(scope="module")
 def compared(tiny_backbone, tmp_path_factory):
-    """The comparison, killed twice with everything that belongs to it, and then run to its end."""
+    """The comparison, interrupted, killed twice with everything that belongs to it, and then run to its end."""
     folder = tmp_path_factory.mktemp("compared")
     write_recipe(folder, tiny_backbone("bert")).write_text(COMPARISON, encoding="utf-8")
+    _interrupt_at(folder, "trial 1, lr .* training")
     for line_to_kill_at in ("trial 3, lr .* training", "head_only, seed 1|run head_only.*seed1"):
         _kill_at(folder, line_to_kill_at)
     process = pewb(folder, "run", "recipe.toml")
     text = done(process)
     assert process.returncode == 0, text
     return folder, text
+
+
+def _interrupt_at(folder: Path, pattern: str) -> None:
+    process = pewb(folder, "run", "recipe.toml", "--json")
+    for line in process.stderr:
+        if re.match(pattern, line):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate()
+    assert (process.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert "interrupted; what was done is recorded" in err
+    assert read_records(folder / "results") == [], "a trial that broke off leaves no record"
+    assert (folder / "leaderboard.md").exists()
 
 
 def _kill_at(folder: Path, pattern: str) -> None:
