@@ -14,6 +14,8 @@ from pewb.record import read_records
 from pewb.runner.tuning import next_rate, rates_around
 from tests.runner.conftest import pewb, write_recipe
 
+pytestmark = pytest.mark.timeout(900)  # some thirty processes, one after another
+
 COMPARISON = """\
 backbone = "backbones/tiny"
 task = { kind = "text_classification", train = "train.csv", validation = "validation.csv", test = "test.csv", text = "sentence" }
