@@ -61,7 +61,12 @@ def run(
     ] = None,
     jobs: Annotated[
         int,
-        typer.Option("--jobs", min=1, metavar="N", help="Runs at once; they share the CPU's cores, and times suffer."),
+        typer.Option(
+            "--jobs",
+            min=1,
+            metavar="N",
+            help="Runs at once; they share the CPU's cores: times suffer, and last digits depend on the threads.",
+        ),
     ] = 1,
     rerun: Annotated[
         bool, typer.Option("--rerun", help="Run again what has a record already; the old record stays.")
@@ -233,7 +238,7 @@ def compare(
 ) -> None:
     """Say whether two runs or rows of the leaderboard really differ, and what each costs.
 
-    A paired test on the same test examples: McNemar's exact test for single runs, a bootstrap over seeds and examples
+    A paired test on the same test examples: McNemar's exact test for single runs, a bootstrap over the examples
     where a row has several seeds.
 
     For example: `pewb compare lora-minilm-l6-movie-snippets-seed full`

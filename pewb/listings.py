@@ -56,7 +56,15 @@ def _refuses(strategy: type[Strategy]) -> list[str]:
     """Return what `strategy` refuses and why, in the words of the methods that refuse."""
     docs = [(method.__doc__ or "").partition("\n")[0] for method in (strategy.misfit, strategy.refuses)]
     told = [doc.removeprefix("Refuse ").removesuffix(".") for doc in docs if doc.startswith("Refuse ")]
-    return told + ([f"quantised backbones: {strategy.quantization_refusal}"] if strategy.quantization_refusal else [])
+    return told + (
+        [f"{', '.join(_left_out(strategy))}: {strategy.quantization_refusal}"] if strategy.quantization_refusal else []
+    )
+
+
+def _left_out(strategy: type[Strategy]) -> list[str]:
+    from pewb.strategies.strategy import QUANTIZATIONS
+
+    return [kind for kind in QUANTIZATIONS if kind not in strategy.quantizations]
 
 
 def _tasks() -> list[dict[str, Any]]:

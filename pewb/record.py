@@ -267,11 +267,11 @@ def _publish(temporary: Path, path: Path) -> None:
 def _with_named_variants(content: dict[str, Any]) -> dict[str, Any]:
     """Name what there was one of in version 1: LoRA's variant and the adapters' placement."""
     only = {"lora": {"variant": "plain"}, "bottleneck_adapter": {"placement": "houlsby"}}
-    recipe = content.get("recipe_resolved", {})
-    strategy = recipe.get("strategy")
-    if not isinstance(strategy, dict):
+    recipe = content.get("recipe_resolved")
+    strategy = recipe.get("strategy") if isinstance(recipe, dict) else None
+    if not isinstance(recipe, dict) or not isinstance(strategy, dict):
         return content
-    named = only.get(strategy.get("kind", ""), {}) | strategy
+    named = only.get(str(strategy.get("kind")), {}) | strategy
     return content | {"recipe_resolved": recipe | {"strategy": named}}
 
 

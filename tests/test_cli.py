@@ -222,7 +222,7 @@ def test_list_tells_what_a_strategy_can_be_combined_with(pewb):
     assert all(row["equation"] and row["paper"] and row["learning_rate_source"] for row in rows.values())
     assert rows["bottleneck_adapter"]["variants"] == ["houlsby", "pfeiffer", "parallel"]
     assert rows["full"]["refuses"] == [
-        "quantised backbones: quantised weights have no gradients, so they can't all be trained"
+        "int8, nf4, fp4: quantised weights have no gradients, so they can't all be trained"
     ]
     assert rows["bitfit"]["refuses"] == ["architectures without biases, such as Llama and T5"]
     assert not rows["prefix_tuning"]["gradient_checkpointing"]

@@ -271,3 +271,33 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module):
     code = f"import {module}, sys; print([name for name in ('torch', 'transformers', 'pandas', 'datasets', 'scipy') if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def rates(cells):
+    return [(cell.recipe.strategy.kind, cell.recipe.training.learning_rate) for cell in cells]
+
+
+def test_a_rate_that_is_given_is_not_lost(cells_of):
+    base = {"backbone": "minilm-l6", "task": "movie-snippets", "training": {"learning_rate": 1e-3}}
+    compared = cells_of(base | {"compare": [{"strategy": "full"}, {"strategy": "lora"}]})
+    assert rates(compared) == [("full", 1e-3), ("lora", 1e-3)], "no other strategy was there before"
+    grid = {"training": {"learning_rate": [1e-3, 1e-4]}, "strategy": ["lora", "full"]}
+    assert len(rates(cells_of(MINIMAL | {"grid": grid}))) == 4
+    told = cells_of(MINIMAL | {"grid": {"strategy": ["lora", "full"]}}, ["training.learning_rate=0.5"])
+    assert rates(told) == [("lora", 0.5), ("full", 0.5)]
+    stored = cells_of(MINIMAL | {"grid": {"quantization": ["none", "int8"]}}, ["quantization.kind=nf4"])
+    assert [str(cell.recipe.quantization) for cell in stored] == ["nf4"]
+
+
+def test_rows_that_mean_the_same_are_one(cells_of):
+    assert len(cells_of(MINIMAL | {"compare": [{"strategy": "lora"}, {"strategy": {"kind": "lora", "rank": 8}}]})) == 1
+
+
+@pytest.mark.parametrize("own", [{"trials": 12}, {"epochs": 1}, {"prune": False}])
+def test_rows_are_searched_alike(own, cells_of):
+    rows = [{"strategy": "full"}, {"strategy": "lora", "tune": own}]
+    for tune in ({}, {"tune": {"trials": 5}}):
+        with pytest.raises(InputError, match="no fair comparison; write .tune. once"):
+            cells_of(MINIMAL | tune | {"compare": rows})
+    more = [{"strategy": "full"}, {"strategy": "lora", "tune": {"search": {"strategy.rank": [4, 8]}}}]
+    assert len(cells_of(MINIMAL | {"tune": {"trials": 8}, "compare": more})) == 2

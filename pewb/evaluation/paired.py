@@ -15,7 +15,7 @@ _ENTRIES_AT_ONCE = 4_000_000
 _NORMAL_QUANTILE = 1.959963984540054
 
 MCNEMAR = "McNemar's exact test"
-BOOTSTRAP = "paired bootstrap over seeds and examples"
+BOOTSTRAP = "paired bootstrap over examples with Student's t over seeds"
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,12 @@ def paired_tests(one: np.ndarray, others: Sequence[np.ndarray]) -> list[PairedTe
     """Test one predictor against each of the others: McNemar for single runs, the bootstrap where a side has seeds."""
     single = [one.shape[1] == other.shape[1] == 1 for other in others]
     several = [other for other, is_single in zip(others, single, strict=True) if not is_single]
-    resampled = _resampled_accuracies([one, *several]) if several else []
+    resampled = _resampled([one, *several]) if several else []
     remaining = iter(resampled[1:])
     return [
-        _mcnemar(one[:, 0], other[:, 0]) if is_single else _from_resamples(one, other, resampled[0] - next(remaining))
+        _mcnemar(one[:, 0], other[:, 0])
+        if is_single
+        else _from_draws(one, other, _differences(resampled[0], next(remaining)))
         for other, is_single in zip(others, single, strict=True)
     ]
 
@@ -83,24 +85,31 @@ def _mcnemar(one: np.ndarray, other: np.ndarray) -> PairedTest:
     return PairedTest(difference, min(low, difference), max(high, difference), p_value, MCNEMAR)
 
 
-def _from_resamples(one: np.ndarray, other: np.ndarray, differences: np.ndarray) -> PairedTest:
-    """Return the percentile interval of resampled differences, and the p-value that agrees with it."""
+def _from_draws(one: np.ndarray, other: np.ndarray, differences: np.ndarray) -> PairedTest:
+    """Return the percentile interval of drawn differences, and the p-value that agrees with it."""
     differences = differences.round(12)
     below, above = (int((sign * differences <= 0).sum()) for sign in (1, -1))
     p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + len(differences)))
     difference = float(one.mean() - other.mean())
-    low, high = (float(bound) for bound in np.quantile(differences, [0.025, 0.975]))
+    low, high = (float(bound) for bound in np.clip(np.quantile(differences, [0.025, 0.975]), -1, 1))
     return PairedTest(difference, min(low, difference), max(high, difference), p_value, BOOTSTRAP)
 
 
-def _resampled_accuracies(predictors: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return for each predictor its accuracy, mean over seeds, in each of the same resamples.
+@dataclass(frozen=True)
+class _Resampled:
+    """One predictor, in resamples of the test examples."""
 
-    Test examples are drawn with replacement (Efron 1979), the same ones for every predictor, so that differences are
-    paired. Seeds are another sample: of a predictor's S seeds, S - 1 are drawn with replacement, which makes the variance
-    over few seeds unbiased (Rao and Wu 1988; with two seeds, drawing both would halve it). Its generator is seeded by the
-    predictor's own outcomes, so that the result depends on neither order nor company.
-    """
+    accuracies: np.ndarray
+    """(resamples,), the mean over its seeds."""
+    seed_variance: float
+    """Of that mean, over seeds: their variance over their number; 0 for a single run."""
+    num_seeds: int
+    digest: int
+    """Of its outcomes."""
+
+
+def _resampled(predictors: Sequence[np.ndarray]) -> list[_Resampled]:
+    """Return each predictor in the same resamples of the test examples (Efron 1979), so that differences are paired."""
     num_examples = len(predictors[0])
     columns = np.concatenate(predictors, axis=1).astype(np.float32)
     generator = np.random.default_rng(0)
@@ -112,9 +121,35 @@ def _resampled_accuracies(predictors: Sequence[np.ndarray]) -> list[np.ndarray]:
     accuracies = np.concatenate(parts).astype(float) / num_examples
     ends = np.cumsum([predictor.shape[1] for predictor in predictors])[:-1]
     return [
-        _mean_of_drawn_seeds(values, predictor)
+        _Resampled(values.mean(1), _seed_variance(predictor), predictor.shape[1], _digest(predictor))
         for values, predictor in zip(np.split(accuracies, ends, axis=1), predictors, strict=True)
     ]
+
+
+def _differences(one: _Resampled, other: _Resampled) -> np.ndarray:
+    """Return draws of the difference, (resamples,): of the examples by resampling, of the seeds by Student's t.
+
+    Two or three seeds are too few to resample: the largest of their four differences would stand for the tail. Their part is
+    drawn from t with Welch's degrees of freedom (Welch 1947), which is what the seeds alone would say; its generator is
+    seeded by the outcomes of both, so that the result depends on neither order nor company.
+    """
+    differences = np.asarray(one.accuracies - other.accuracies)
+    variance = one.seed_variance + other.seed_variance
+    if not variance:
+        return differences
+    spread = sum(side.seed_variance**2 / (side.num_seeds - 1) for side in (one, other) if side.num_seeds > 1)
+    sign = 1 if one.digest <= other.digest else -1
+    drawn = np.random.default_rng(one.digest ^ other.digest).standard_t(variance**2 / spread, len(differences))
+    return np.asarray(differences + sign * math.sqrt(variance) * drawn)
+
+
+def _seed_variance(predictor: np.ndarray) -> float:
+    num_seeds = predictor.shape[1]
+    return float(predictor.mean(0).var(ddof=1)) / num_seeds if num_seeds > 1 else 0.0
+
+
+def _digest(predictor: np.ndarray) -> int:
+    return int.from_bytes(hashlib.sha256(np.packbits(predictor.astype(bool)).tobytes()).digest()[:8], "big")
 
 
 def _weights(generator: np.random.Generator, num_resamples: int, num_examples: int) -> np.ndarray:
@@ -123,12 +158,3 @@ def _weights(generator: np.random.Generator, num_resamples: int, num_examples: i
     drawn += num_examples * np.arange(num_resamples)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=num_resamples * num_examples)
     return counts.reshape(num_resamples, num_examples).astype(np.float32)
-
-
-def _mean_of_drawn_seeds(accuracies: np.ndarray, predictor: np.ndarray) -> np.ndarray:
-    """Return the mean over the seeds drawn in each resample, (resamples,), of accuracies (resamples, seeds)."""
-    num_seeds = predictor.shape[1]
-    digest = hashlib.sha256(np.packbits(predictor.astype(bool)).tobytes()).digest()
-    generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-    drawn = generator.integers(0, num_seeds, size=(len(accuracies), max(1, num_seeds - 1)))
-    return np.asarray(np.take_along_axis(accuracies, drawn, axis=1).mean(1))

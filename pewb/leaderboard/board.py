@@ -34,10 +34,10 @@ _NOTES = """
   examples (the same for every seed, so more seeds do not shrink it), `seed` is Student's t times
   the standard error over the seeds. Overlapping intervals do not mean that there is no difference.
 - **Against the best.** A paired test on the same test examples says whether a row's accuracy differs
-  from the best row's: McNemar's exact test for single runs, a bootstrap over seeds and examples
-  where a row has several seeds; p is Holm's, corrected for the number of rows tested. "≈": p is 0.05
-  or more, so these records can't tell the row apart from the best. That is no proof that they
-  are equal.
+  from the best row's: McNemar's exact test for single runs; where a row has several seeds, a
+  bootstrap over the examples with Student's t over the seeds. p is Holm's, corrected for the number
+  of rows tested. "≈": p is 0.05 or more, so these records can't tell the row apart from the best.
+  That is no proof that they are equal: with two seeds much is left open.
 - **Pareto: yes.** No other strategy is as good in accuracy, peak memory, train time and trainable
   parameters, and better in one of these.
 - **Best for a budget.** The most accurate row within each budget at which the answer changes; small

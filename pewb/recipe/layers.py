@@ -48,7 +48,8 @@ def cells(content: Content, overrides: Iterable[str]) -> list[tuple[str, Content
     if overlays is not None and any(keys[0] == "strategy" and keys[1:] in ([], ["kind"]) for keys in parsed):
         raise InputError("--set strategy: this recipe compares strategies; choose among them with --only")
     own = [text for text, keys in zip(overrides, parsed, strict=True) if keys[0] not in ("grid", "compare")]
-    axes = {key: values for key, values in _axes(grid).items() if key.split(".") not in parsed}
+    fixed = [keys[:-1] if keys[0] in _TAGGED and keys[1:] == ["kind"] else keys for keys in parsed]
+    axes = {key: values for key, values in _axes(grid).items() if key.split(".") not in fixed}
     found: list[tuple[str, Content]] = []
     for name, overlay in _named(overlays):
         row = overridden(laid_over(base, overlay), own) if overlay else base
@@ -59,6 +60,7 @@ def cells(content: Content, overrides: Iterable[str]) -> list[tuple[str, Content
                 if key in _TAGGED and isinstance(value, str):
                     _switch_kind(cell, key, value)
                 _set(cell, _path_of(key, value), value, f"grid.{key}")
+            cell = overridden(cell, own)
             if cell not in [other for _, other in found]:
                 found.append(
                     (", ".join([name, *(f"{key} = {value}" for key, value in values.items())]).strip(", "), cell)
@@ -94,11 +96,12 @@ def _merged(content: Content, overlay: Content) -> Content:
 def _switch_kind(content: Content, name: str, kind: str) -> None:
     """Empty the table `name` if it is of another kind, and forget the learning rate of another strategy."""
     table = kind_table(content.get(name, {}))
-    if isinstance(table, dict) and table.get("kind") == kind:
+    before = table.get("kind") if isinstance(table, dict) else name
+    if before == kind:
         content[name] = table
         return
     content[name] = {"kind": kind}
-    if name == "strategy" and isinstance(content.get("training"), dict):
+    if before and name == "strategy" and isinstance(content.get("training"), dict):
         content["training"].pop("learning_rate", None)
 
 
@@ -132,7 +135,7 @@ def _axes(grid: Any, above: str = "") -> dict[str, list[Any]]:
             raise InputError(f"grid.{key}: can't be an axis{nearest(key, [])}; write it at the top of the recipe")
         else:
             axes[key] = value
-    return axes
+    return dict(sorted(axes.items(), key=lambda axis: axis[0] not in _TAGGED))  # a kind first, then what goes into it
 
 
 def _path_of(key: str, value: Any) -> list[str]:

@@ -65,7 +65,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), only: Sequence[
         rows = cells(content, overrides)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    parsed = _parsed(rows, str(path))
+    parsed = _each_once(_parsed(rows, str(path)))
+    _refuse_unequal_searches(parsed, path)
     if len(rows) == 1 and "compare" not in content and parsed[0].refusal:
         raise RefusedError(f"{path}: {parsed[0].refusal}")
     return LoadedRecipe(_chosen(parsed, only), given)
@@ -91,6 +92,22 @@ def with_chosen(recipe: Recipe, values: dict[str, Any]) -> Recipe:
         InputError: a value is not allowed.
     """
     return parse_recipe(with_values(recipe.model_dump(mode="json"), values), "tune.search")
+
+
+def _each_once(parsed: list[Cell]) -> list[Cell]:
+    """Return the rows without those that ask for what another asks for in other words."""
+    return [cell for place, cell in enumerate(parsed) if cell not in parsed[:place]]
+
+
+def _refuse_unequal_searches(parsed: list[Cell], path: Path) -> None:
+    """Refuse a comparison of rows that are searched with different effort: it would compare the efforts."""
+    tunes = [cell.recipe.tune for cell in parsed]
+    efforts = {str(tune and tune.model_dump(exclude={"search"})) for tune in tunes}
+    if len(efforts) > 1:
+        raise InputError(
+            f"{path}: compare: rows are searched with different effort, which is no fair comparison; write [tune] once, at"
+            " the top (a row's own tune may only name what else to search: tune.search)"
+        )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -184,6 +184,7 @@ class Comparison:
             else:
                 record, path = self._record_of(job, row, reporter)
                 state = _ended(record, path)
+            self._found.add(record, path)
             self.done[place] = record, path
             return state
 

@@ -21,7 +21,7 @@ class Found:
     def __init__(self, results: Path, reporter: Reporter) -> None:
         """Read the records in `results`; a file that is none is told and passed over."""
         self._records: dict[str, list[tuple[Record, Path]]] = {}
-        self._tunings: dict[str, Tuning] = {}
+        self._tunings: dict[str, list[Record]] = {}
         for path in sorted(results.glob("*.json")):
             try:
                 record = read_record(path)
@@ -36,7 +36,7 @@ class Found:
             identity = identity_of(record.recipe_resolved, record.assets)
             self._records.setdefault(identity, []).append((record, path))
             if record.tuning:
-                self._tunings[record.tuning.study] = record.tuning
+                self._tunings.setdefault(record.tuning.study, []).append(record)
 
     def answer(self, job: Job) -> tuple[Record, Path] | None:
         """Return the record that answers `job`, with its path; of a training only one of this kind of device."""
@@ -53,8 +53,9 @@ class Found:
         return None
 
     def tuning(self, study: str) -> Tuning | None:
-        """Return what the search `study` chose, if a run has made use of it."""
-        return self._tunings.get(study)
+        """Return what the search `study` chose on this kind of device, if a run has made use of it."""
+        records = (record for record in self._tunings.get(study, []) if self._is_of_this_device(record))
+        return next((record.tuning for record in records), None)
 
     def _is_of_this_device(self, record: Record) -> bool:
         asked = record.recipe_resolved["device"]["kind"]

@@ -99,7 +99,10 @@ class Prepared:
         assert recipe.tune is not None
         epochs = recipe.tune.epochs or recipe.training.epochs
         evaluations = max(recipe.training.evaluations_per_epoch, -(-3 // epochs))  # three, so that pruning has a say
-        training = recipe.training.model_copy(update={"epochs": epochs, "evaluations_per_epoch": evaluations})
+        changes: dict[str, Any] = {"epochs": epochs, "evaluations_per_epoch": evaluations}
+        if recipe.training.patience:  # it counts evaluations: the trial is as patient as the run
+            changes["patience"] = recipe.training.patience * evaluations // recipe.training.evaluations_per_epoch
+        training = recipe.training.model_copy(update=changes)
         job = self._job(recipe.model_copy(update={"training": training}), self.seeds[0], None, is_trial=True)
         return job.model_copy(update={"run": f"trials/{self.study[:16]}-{number}"})
 

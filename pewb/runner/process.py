@@ -95,6 +95,8 @@ class Answer:
     value: float | None = None
     reason: str | None = None
     given_up: bool = False
+    died: bool = False
+    """Whether the process ended without an answer."""
 
 
 def device_here() -> tuple[str, str]:
@@ -166,6 +168,7 @@ def try_in_process(
     job.log_file.parent.mkdir(parents=True, exist_ok=True)
     status, tail = _followed(job, reporter, children, heard)
     if answer.value is None and answer.reason is None and not answer.given_up:
+        answer.died = True
         answer.reason = f"the trial's process ended {_ending(status)}: {tail.strip()[-300:]}"
     return answer
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pewb.errors import TrainingError
 from pewb.recipe import Tune
 from pewb.record import Trial, Tuning
@@ -25,12 +27,34 @@ def tune(prepared: Prepared, reporter: Reporter, children: Children) -> Tuning |
 
     Raises:
         InputError: the recipe can't be run, which the first trial found out.
-        TrainingError: no trial ended well.
+        TrainingError: no trial ended well, a trial's process died twice, or the stored search can't be used.
     """
     recipe = prepared.cell.recipe
     section, default = recipe.tune, recipe.training.learning_rate
     assert section is not None and default is not None
-    study = _opened(prepared.task.results / "studies" / f"{prepared.study[:16]}.db", section)
+    path = prepared.task.results / "studies" / f"{prepared.study[:16]}.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{path}.lock", blocking=False):
+            return _searched(prepared, section, default, path, reporter, children)
+    except Timeout:
+        raise TrainingError(f"{path} is in use: another pewb does this search; run again when it has ended") from None
+    except _storage_errors() as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{path} can't be used ({reason}); remove it, and the search begins anew") from None
+
+
+def _storage_errors() -> tuple[type[Exception], ...]:
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return OptunaError, SQLAlchemyError
+
+
+def _searched(
+    prepared: Prepared, section: Tune, default: float, path: Path, reporter: Reporter, children: Children
+) -> Tuning | None:
+    study = _opened(path, section)
     for trial in study.get_trials(deepcopy=False):
         if trial.state.name == "RUNNING":  # its process died with the one that had started it
             study.tell(trial.number, state=_state("FAIL"))
@@ -41,17 +65,26 @@ def tune(prepared: Prepared, reporter: Reporter, children: Children) -> Tuning |
             _try(study, "rate", {RATE: rate}, prepared, len(ended), reporter, children)
         elif sum(_stage(one) == "search" for one in ended) < section.trials - section.num_rates:
             _try(study, "search", None, prepared, len(ended), reporter, children)
+        elif any(one.state.name == "COMPLETE" for one in ended):
+            return _chosen(prepared, default, ended)
         else:
-            return _chosen(prepared, section, default, ended)
+            reasons = [one.user_attrs["reason"] for one in ended if "reason" in one.user_attrs]
+            raise TrainingError(
+                f"none of the {len(ended)} trials ended well; the last: {reasons[-1]} (to search anew, remove {path})"
+            )
     return None
 
 
 def rates_around(default: float, decades: float, count: int) -> list[float]:
     """Return `count` rates, evenly spread on a logarithmic scale over `decades` around `default`, the middle ones first."""
     exponents = [decades * (number / (count - 1) - 0.5) for number in range(count)]
-    return [
-        _rounded(default * 10**exponent) for exponent in sorted(exponents, key=lambda one: (abs(round(one, 9)), one))
-    ]
+    exponents.sort(key=lambda one: (abs(round(one, 9)), one))
+    rates: list[float] = []
+    for digits in (2, 4, 8):
+        rates = [_rounded(default * 10**exponent, digits) for exponent in exponents]
+        if len(set(rates)) == count:
+            break
+    return rates
 
 
 def next_rate(section: Tune, default: float, tried: Sequence[tuple[float, float | None]]) -> float | None:
@@ -80,15 +113,14 @@ def _best_rate(done: dict[float, float | None], default: float) -> float | None:
     return max(known, key=lambda rate: (known[rate], -abs(math.log(rate / default)), -rate)) if known else None
 
 
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.2g}")
+def _rounded(rate: float, digits: int = 2) -> float:
+    return float(f"{rate:.{digits}g}")
 
 
 def _opened(path: Path, section: Tune) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Two trials must have ended before a third is given up, and none is at its first evaluation.
     pruner = (
         optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=2)
@@ -144,7 +176,7 @@ def _try(
     trial = study.ask()
     trial.set_user_attr("stage", stage)
     if fixed:
-        trial.suggest_float(RATE, fixed[RATE], fixed[RATE])
+        trial.suggest_float(RATE, fixed[RATE], fixed[RATE], log=True)
     else:
         rates = [one.params[RATE] for one in _ended(study)]
         trial.suggest_float(RATE, min(rates), max(rates), log=True)
@@ -159,11 +191,17 @@ def _try(
         trial.report(value, evaluation)
         return evaluation < planned and bool(trial.should_prune())
 
-    answer = try_in_process(job, _Named(f"trial {number + 1}, {_shown(values)}", reporter), children, give_up)
+    named = _Named(f"trial {number + 1}, {_shown(values)}", reporter)
+    answer = try_in_process(job, named, children, give_up)
+    if answer.died and not children.interrupted:  # which says nothing of what it tried
+        answer = try_in_process(job, named, children, give_up)
     if children.interrupted:
         study.tell(trial, state=_state("FAIL"))
     elif answer.given_up:
         study.tell(trial, state=_state("PRUNED"))
+    elif answer.died:
+        study.tell(trial, state=_state("FAIL"))
+        raise TrainingError(answer.reason or "")
     elif answer.value is None:
         trial.set_user_attr("reason", answer.reason)
         study.tell(trial, state=_state("FAIL"))
@@ -176,11 +214,8 @@ def _shown(values: dict[str, Any]) -> str:
     return ", ".join([f"lr {values[RATE]:g}", *others])
 
 
-def _chosen(prepared: Prepared, section: Tune, default: float, ended: list[Any]) -> Tuning:
+def _chosen(prepared: Prepared, default: float, ended: list[Any]) -> Tuning:
     complete = [one for one in ended if one.state.name == "COMPLETE"]
-    if not complete:
-        reasons = [one.user_attrs["reason"] for one in ended if "reason" in one.user_attrs]
-        raise TrainingError(f"none of the {len(ended)} trials ended well; the last: {reasons[-1]}")
     best = max(complete, key=lambda one: (one.value, -abs(math.log(one.params[RATE] / default)), -one.number))
     rates = [one.params[RATE] for one in ended if _stage(one) == "rate"]
     notices = []

@@ -25,7 +25,7 @@ class Lycoris(PeftStrategy):
     quantization_refusal: ClassVar[str] = "PEFT takes a 4-bit layer's shape from its packed codes, which have another"
 
     def refuses(self, quantization: str, anatomy: Anatomy | None = None, device: str | None = None) -> str | None:
-        """Refuse 4-bit backbones, and unquantised ones whose projections are transformers' `Conv1D` (GPT-2)."""
+        """Refuse unquantised backbones whose projections are transformers' `Conv1D` (GPT-2)."""
         return super().refuses(quantization, anatomy, device) or refused_conv1d(quantization, anatomy)
 
     def describe(self) -> str:

@@ -121,9 +121,11 @@ class Peft(PeftStrategy):
         Raises:
             RefusedError: PEFT refuses the configuration for this model.
         """
+        import torch
+
         try:
             applied = super().apply(model, anatomy)
-        except RefusedError:
+        except (RefusedError, torch.OutOfMemoryError):
             raise
         except (
             ValueError,

@@ -31,10 +31,16 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
         return optimizer
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [one for one in trained if one.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
+        {"params": [one for one in trained if not _is_vector(one)], "weight_decay": training.weight_decay},
+        {"params": [one for one in trained if _is_vector(one)], "weight_decay": 0.0},
     ]
     return kind([group for group in groups if group["params"]], **options)
+
+
+def _is_vector(parameter: nn.Parameter) -> bool:
+    """Return whether a parameter has one dimension, whatever it is stored as: PEFT keeps IA3's factors, which start at
+    one and must not be drawn to zero, as (n, 1) or (1, n)."""
+    return parameter.numel() == max(parameter.shape, default=1)
 
 
 def _kind(training: Training) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]:

@@ -179,8 +179,9 @@ def plain_inputs(folder, architecture, texts):
 
 
 def adamw(model):
-    matrices = [one for one in model.parameters() if one.requires_grad and one.ndim > 1]
-    vectors = [one for one in model.parameters() if one.requires_grad and one.ndim <= 1]
+    trained = [one for one in model.parameters() if one.requires_grad]
+    matrices = [one for one in trained if min(one.shape) > 1 and one.ndim > 1]
+    vectors = [one for one in trained if min(one.shape) == 1 or one.ndim == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=RATE)
 

@@ -1,0 +1,143 @@
+"""The search itself, with stand-ins for the trials' processes: what is tried next, what is kept, what breaks off."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from pewb.errors import TrainingError
+from pewb.recipe import Cell, LoadedRecipe, parse_recipe
+from pewb.reporting import Silent
+from pewb.runner import tuning
+from pewb.runner.prepare import prepare
+from pewb.runner.process import Answer, Children
+from tests.runner.conftest import TASK
+
+
+@pytest.fixture
+def searching(sentence_files, tiny_backbone, reports, monkeypatch):
+    """Return a function that searches with `respond(recipe, number of the call)` in the place of processes."""
+    monkeypatch.chdir(sentence_files)
+
+    def search(respond, children=None, **tune):
+        content = {"backbone": str(tiny_backbone("bert")), "task": TASK, "strategy": "lora", "tune": tune}
+        [row] = prepare(LoadedRecipe([Cell(parse_recipe(content))], content), Path("results"), reports)
+        calls = []
+
+        def instead(job, reporter, children, give_up):
+            calls.append(job.recipe)
+            return respond(job.recipe, len(calls), give_up)
+
+        monkeypatch.setattr(tuning, "try_in_process", instead)
+        return tuning.tune(row, Silent(), children or Children()), calls
+
+    return search
+
+
+def by_rate(best):
+    """Return a response whose value falls with the distance from the rate `best`, in decades."""
+    return lambda recipe, *_: Answer(value=1 - abs(math.log10(recipe.training.learning_rate / best)))
+
+
+def test_other_keys_are_searched_after_the_rates(searching):
+    def respond(recipe, *_):
+        return Answer(value=by_rate(5e-4)(recipe).value + (recipe.strategy.rank == 4))
+
+    found, calls = searching(respond, trials=9, search={"strategy.rank": [2, 4], "training.weight_decay": [0.0, 0.1]})
+    assert len(found.trials) == len(calls) == 9
+    assert [set(trial.values) for trial in found.trials[:4]] == [{"training.learning_rate"}] * 4
+    assert all(len(trial.values) == 3 for trial in found.trials[4:])
+    assert found.chosen["strategy.rank"] == 4
+    lowest, highest = (bound(recipe.training.learning_rate for recipe in calls[:4]) for bound in (min, max))
+    assert all(lowest <= recipe.training.learning_rate <= highest for recipe in calls)
+
+
+def test_broken_off_anywhere_it_goes_on_as_if_it_had_not(searching):
+    arguments = {"trials": 7, "search": {"strategy.rank": [2, 4]}}
+    whole, _ = searching(by_rate(1e-2), **arguments)
+    Path("results").rename("whole")
+    for _ in range(len(whole.trials)):
+        children = Children()
+
+        def one_and_no_more(recipe, number, _, children=children):
+            if number == 2:
+                children.interrupt()
+            return by_rate(1e-2)(recipe)
+
+        found, _ = searching(one_and_no_more, children, **arguments)
+        if found:
+            break
+    assert found == whole
+
+
+def test_a_study_of_a_killed_process_is_taken_up(searching):
+    def killed(recipe, number, _):
+        if number == 3:
+            raise SystemExit("as if killed")
+        return by_rate(5e-4)(recipe)
+
+    with pytest.raises(SystemExit):
+        searching(killed)
+    found, calls = searching(by_rate(5e-4))
+    assert len(calls) == 2, "two trials had ended"
+    assert [trial.state for trial in found.trials] == ["complete"] * 4
+
+
+def test_the_best_at_an_edge_is_followed_and_told(searching):
+    found, _ = searching(by_rate(1.0), extensions=2)
+    rates = [trial.values["training.learning_rate"] for trial in found.trials]
+    assert len(rates) == 6
+    assert found.chosen["training.learning_rate"] == max(rates)
+    assert found.notices == [f"the best learning rate, {max(rates):g}, is the largest that was tried"]
+    inside, _ = searching(by_rate(5e-4), trials=5)
+    assert inside.notices == []
+    assert len(inside.trials) == 5
+
+
+def test_hopeless_trials_are_given_up(searching):
+    def respond(recipe, number, give_up):
+        value = 0.9 - number / 10
+        answer = Answer(value=value)
+        answer.given_up = give_up(1, value) or give_up(2, value)
+        return answer
+
+    found, _ = searching(respond)
+    assert [trial.state for trial in found.trials] == ["complete", "complete", "pruned", "pruned"]
+    assert found.trials[2].validation == pytest.approx(0.6)
+
+
+def test_a_process_that_dies_says_nothing_of_its_rate(searching):
+    def dies_once(recipe, number, _):
+        return Answer(died=True, reason="killed") if number == 1 else by_rate(5e-4)(recipe)
+
+    found, calls = searching(dies_once)
+    assert len(calls) == 5
+    assert [trial.state for trial in found.trials] == ["complete"] * 4
+    Path("results").rename("before")
+    with pytest.raises(TrainingError, match="killed"):
+        searching(lambda *_: Answer(died=True, reason="killed"))
+    found, _ = searching(by_rate(5e-4))
+    assert [trial.state for trial in found.trials] == ["complete"] * 4, "tried again"
+
+
+def test_a_rate_that_breaks_the_model_is_a_failed_trial(searching):
+    def respond(recipe, *_):
+        too_high = recipe.training.learning_rate > 1e-3
+        return Answer(reason="the loss became nan") if too_high else by_rate(5e-4)(recipe)
+
+    found, _ = searching(respond)
+    assert [trial.state for trial in found.trials].count("failed") == 2
+    assert found.chosen["training.learning_rate"] < 1e-3
+    Path("results").rename("before")
+    with pytest.raises(TrainingError, match=r"none of the 4 trials .* nan .to search anew, remove results.studies"):
+        searching(lambda *_: Answer(reason="the loss became nan"))
+
+
+def test_a_damaged_or_busy_study_is_told_with_a_way_out(searching):
+    searching(by_rate(5e-4))
+    [study] = Path("results/studies").glob("*.db")
+    with tuning.FileLock(f"{study}.lock"), pytest.raises(TrainingError, match="another pewb does this search"):
+        searching(by_rate(5e-4))
+    study.write_bytes(b"no database" * 100)
+    with pytest.raises(TrainingError, match=r"can't be used .*; remove it, and the search begins anew"):
+        searching(by_rate(5e-4))
