@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pewb.strategies.peft_engine import PeftStrategy
@@ -45,24 +44,3 @@ class Ia3(PeftStrategy):
             feedforward_modules=feed_forward,
             modules_to_save=list(anatomy.head),
         )
-
-    def apply(self, model: Any, anatomy: Anatomy) -> Any:
-        """Let PEFT insert the factors, and keep the type of what passes through quantised layers."""
-        return _keeping_types(super().apply(model, anatomy))
-
-    def load(self, model: Any, anatomy: Anatomy, folder: Path) -> Any:
-        """Return `model` with the factors in `folder`."""
-        return _keeping_types(super().load(model, anatomy, folder))
-
-
-def _keeping_types(model: Any) -> Any:
-    """Hand on what a quantised layer gets in the type it came in.
-
-    PEFT's quantised IA3 layers, which ask for autocast on CUDA only, return float32 on a CPU, and a norm in bf16 refuses it.
-    """
-    from peft.tuners.ia3.layer import IA3Layer
-
-    for module in model.modules():
-        if isinstance(module, IA3Layer) and type(module).__module__.endswith(".bnb"):
-            module.register_forward_hook(lambda _, inputs, output: output.to(inputs[0].dtype))
-    return model

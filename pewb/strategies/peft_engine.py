@@ -22,7 +22,7 @@ class PeftStrategy(Strategy):
         """Freeze `model` and let PEFT insert the adapter; the head becomes a trained copy."""
         from peft import get_peft_model
 
-        return get_peft_model(model, self.peft_config(anatomy))
+        return _keeping_types(get_peft_model(model, self.peft_config(anatomy)))
 
     def save(self, model: Any, folder: Path) -> None:
         """Write PEFT's `adapter_model.safetensors` (the head is in it) and `adapter_config.json`."""
@@ -32,7 +32,21 @@ class PeftStrategy(Strategy):
         """Return `model` with the adapter in `folder`, for use (PEFT can't go on training a saved prompt)."""
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(model, folder)
+        return _keeping_types(PeftModel.from_pretrained(model, folder))
+
+
+def _keeping_types(model: Any) -> Any:
+    """Hand on what a quantised layer gets in the type it came in.
+
+    Some of PEFT's quantised layers (IA3's, AdaLoRA's), which ask for autocast on CUDA only, return float32 on a CPU; norms
+    and masks in bf16 refuse that.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer) and type(module).__module__.endswith(".bnb"):
+            module.register_forward_hook(lambda _, inputs, output: output.to(inputs[0].dtype))
+    return model
 
 
 def refused_conv1d(quantization: str, anatomy: Anatomy | None) -> str | None:

@@ -38,9 +38,11 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
 
 
 def _is_vector(parameter: nn.Parameter) -> bool:
-    """Return whether a parameter has one dimension, whatever it is stored as: PEFT keeps IA3's factors, which start at
-    one and must not be drawn to zero, as (n, 1) or (1, n)."""
-    return parameter.numel() == max(parameter.shape, default=1)
+    """Return whether a parameter has one dimension, whatever it is stored as.
+
+    PEFT keeps IA3's factors, which start at one and must not be drawn to zero, as (n, 1) or (1, n).
+    """
+    return int(parameter.numel()) == max(parameter.shape, default=1)
 
 
 def _kind(training: Training) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]:

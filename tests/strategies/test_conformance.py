@@ -4,6 +4,8 @@ The cells are those of `pewb list strategies --matrix`: a strategy is tested fro
 trains each method on BERT, unquantised, in int8 and in nf4, and on one other architecture, in turn; the whole is slow.
 """
 
+import math
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -91,9 +93,12 @@ def rate(method: Method) -> float:
     return RATES.get(str(method), RATES.get(method.strategy, 3e-2))
 
 
-def load(folder, method: Method, quantization: str = "none") -> assembly.Assembly:
+FP32 = Computing(torch.device("cpu"), "fp32", torch.float32)
+BF16 = Computing(torch.device("cpu"), "bf16", torch.bfloat16)
+
+
+def load(folder, method: Method, quantization: str = "none", computing: Computing = FP32) -> assembly.Assembly:
     section = Training(max_tokens=16, dropout=0.0, learning_rate=rate(method))
-    computing = Computing(torch.device("cpu"), "fp32", torch.float32)
     return assembly.load(
         "tiny", folder, LABELS, make(method), Quantization(kind=quantization), section, computing, seed=0
     )
@@ -149,7 +154,13 @@ def without_gradient(model) -> list[str]:
     return [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
 
 
-def fit(assembled: assembly.Assembly, method: Method, epochs: int = 8) -> Trained:
+def fit(assembled: assembly.Assembly, method: Method, epochs: int = 8, computing: Computing = FP32) -> Trained:
+    accelerator = Accelerator(mixed_precision=computing.autocast, cpu=True)
+
+    def validate() -> float:
+        with accelerator.autocast():
+            return logits(assembled).mean().item()
+
     section = Training(
         epochs=epochs,
         batch_size=6,
@@ -167,8 +178,8 @@ def fit(assembled: assembly.Assembly, method: Method, epochs: int = 8) -> Traine
         encoded(assembled),
         section,
         0,
-        Accelerator(cpu=True),
-        lambda: logits(assembled).mean().item(),  # an evaluation in the middle of training, after every epoch
+        accelerator,
+        validate,  # an evaluation in the middle of training, after every epoch
         PhaseMemory(torch.device("cpu")),
         Silent(),
         trained,
@@ -216,6 +227,19 @@ def test_conformance(one, tiny_backbone, tmp_path):
     fresh = load(folder, one.method, one.quantization)
     fresh.model = assembled.strategy.load(fresh.model, fresh.anatomy, tmp_path)
     torch.testing.assert_close(logits(fresh), logits(assembled), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("one", marked(WORKING, lambda one: (one.architecture, one.quantization) == ("bert", "int8")))
+def test_bf16_trains_what_fp32_trains(one, tiny_backbone):
+    """Frozen weights are stored in bf16 then, and layers hand on what the next one must take."""
+    assembled = load(tiny_backbone(one.architecture), one.method, one.quantization, BF16)
+    assembly.insert(assembled, False, 0)
+    before = {name: tensor.detach().clone() for name, tensor in assembled.model.named_parameters()}
+    trained = fit(assembled, one.method, epochs=2, computing=BF16)
+    assert all(math.isfinite(loss) for _, loss in trained.loss)
+    for name, tensor in assembled.model.named_parameters():
+        assert not tensor.requires_grad or tensor.dtype == torch.float32, name
+        assert torch.equal(tensor, before[name]) != tensor.requires_grad, name
 
 
 def quantized_weights_take_no_gradient(assembled: assembly.Assembly) -> None:
