@@ -149,7 +149,9 @@ def _facts(record: Any, path: Path) -> Iterator[tuple[str, str]]:
         took, total = format_seconds(time_.train_seconds), format_seconds(time_.total_seconds)
         yield "time", f"{took} training at {time_.samples_per_second or 0:.0f} samples/s, {total} in all"
         yield "precision", record.precision
-        yield "to ship", f"{format_bytes(record.shipped_bytes)} in {path.parent / record.model}"
+        folder = path.parent / record.model
+        here = f"in {folder}" if folder.is_dir() else "which is not in this folder; --rerun makes it"
+        yield "to ship", f"{format_bytes(record.shipped_bytes)} {here}"
     yield from (("notice", text) for text in record.notices)
     yield from (("warning", text) for text in record.warnings)
     if record.traceback and record.status == "failed":
