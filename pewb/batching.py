@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,12 @@ def _tokenised(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int
 
 def _place_in(cache: Path, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int) -> Path | None:
     """Return the folder for these texts as this tokenizer cuts them; None for one whose working can't be told."""
-    import tokenizers
-    import transformers
-
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         return None
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     rules = {key: value for key, value in backend.items() if key not in ("truncation", "padding")}  # set by each call
     working = [rules, type(tokenizer).__name__, tokenizer.model_input_names, tokenizer.truncation_side]
-    versions = [transformers.__version__, tokenizers.__version__]
+    versions = [version("transformers"), version("tokenizers")]
     content = json.dumps([*working, *versions, max_tokens, texts])
     return cache / hashlib.sha256(content.encode()).hexdigest()[:32]
 

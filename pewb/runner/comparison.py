@@ -164,6 +164,9 @@ class Comparison:
             except RefusedError as error:
                 row.refusal = self._only_row_raises(error)
                 return "refused", row.refusal
+            except InputError as error:
+                row.failure = self._only_row_raises(error)
+                return "failed", row.failure
             except PewbError as error:
                 row.failure = str(error)
                 return "failed", row.failure

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pewb.errors import TrainingError
+from pewb.errors import InputError, TrainingError
 from pewb.recipe import Cell, LoadedRecipe, parse_recipe
 from pewb.reporting import Silent
 from pewb.runner import tuning
+from pewb.runner.comparison import Comparison
 from pewb.runner.prepare import prepare
 from pewb.runner.process import Answer, Children
 from tests.runner.conftest import TASK
@@ -141,3 +142,18 @@ def test_a_damaged_or_busy_study_is_told_with_a_way_out(searching):
     study.write_bytes(b"no database" * 100)
     with pytest.raises(TrainingError, match=r"can't be used .*; remove it, and the search begins anew"):
         searching(by_rate(5e-4))
+
+
+def test_an_input_that_no_trial_can_use_is_the_users_to_mend(sentence_files, tiny_backbone, reports, monkeypatch):
+    """Alone in a recipe it is no failed run."""
+
+    def refuse(*_):
+        raise InputError("max_tokens is more than the backbone reads")
+
+    monkeypatch.chdir(sentence_files)
+    monkeypatch.setattr(tuning, "try_in_process", refuse)
+    content = {"backbone": str(tiny_backbone("bert")), "task": TASK, "strategy": "lora", "tune": {}}
+    rows = prepare(LoadedRecipe([Cell(parse_recipe(content))], content), Path("results"), reports)
+    with pytest.raises(InputError, match="max_tokens"):
+        Comparison(rows, Path("results"), reports).run()
+    assert not list(Path("results").glob("*.json"))
