@@ -69,8 +69,8 @@ def full_columns(lines: Sequence[Line]) -> list[Column]:
     ]
 
 
-def compact_columns(lines: Sequence[Line]) -> list[Column]:
-    """Return fewer columns, for a terminal."""
+def compact_columns(lines: Sequence[Line], narrow: bool = False) -> list[Column]:
+    """Return fewer columns, for a terminal; for a narrow one the interval is its larger half."""
     rows = [line.row for line in lines]
     seeds = [Column("seeds", lambda line: str(len(line.row.seeds)))] if any(len(row.seeds) > 1 for row in rows) else []
     marks = [Column("marks", _marks, right=False)] if any(_marks(line) for line in lines) else []
@@ -79,7 +79,7 @@ def compact_columns(lines: Sequence[Line]) -> list[Column]:
         Column("share", lambda line: _share(line.row.trainable_share)),
         _memory_column(rows, ""),
         Column("train time", lambda line: format_seconds(line.row.time.train_seconds)),
-        Column(_metric_name(rows), lambda line: _metric(line.row.main), right=False),
+        Column(_metric_name(rows), lambda line: (_brief_metric if narrow else _metric)(line.row.main), right=False),
         *marks,
         *seeds,
         Column("status", _status, right=False),
@@ -179,6 +179,12 @@ def _rate(rate: float | None) -> str:
 
 def _metric(metric: Metric | None) -> str:
     return "–" if metric is None else f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
+
+
+def _brief_metric(metric: Metric | None) -> str:
+    if metric is None:
+        return "–"
+    return f"{metric.value:.3f} ±{max(metric.high - metric.value, metric.value - metric.low):.3f}"
 
 
 def _seeds(row: Row) -> str:

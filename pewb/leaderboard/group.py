@@ -91,9 +91,9 @@ class Group:
         ]
         return {"title": self.title, "facts": self.facts, "ranking": entries, "conclusions": dict(self._merged())}
 
-    def to_table(self) -> tuple[list[str], list[list[str]]]:
-        """Return columns and rows of a table that fits a terminal of 80 to 120 columns."""
-        columns = cells.compact_columns(self._lines)
+    def to_table(self, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
+        """Return columns and rows of a table that fits a terminal of 100 columns, or of 80 without its last column."""
+        columns = cells.compact_columns(self._lines, narrow)
         return [column.name for column in columns], self._cells(columns)
 
     def to_markdown(self) -> str:

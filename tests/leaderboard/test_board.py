@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pewb import screen
 from pewb.errors import InputError
 from pewb.leaderboard import Leaderboard
 from pewb.record import NUMERICS_VERSION, write_record
@@ -155,6 +156,7 @@ def test_a_group_as_a_table_for_a_terminal(make_record, make_early_failure):
     assert columns == ["strategy", "share", "live tensors", "train time", "accuracy", "marks", "status"]
     assert lines[0] == ["lora nf4", "0.325 %", "300.0 MiB", "1 min 01 s", "0.800 [0.780, 0.818]", "best ◆", "success"]
     assert lines[-1][-1] == "refused: can't be"
+    assert group.to_table(narrow=True)[1][0][4] == "0.800 ±0.020"
     (group,) = Leaderboard([make_record(seed=0), make_record(seed=1)]).groups
     columns, lines = group.to_table()
     assert dict(zip(columns, lines[0], strict=True))["seeds"] == "2"
@@ -194,3 +196,13 @@ def test_drawing_needs_no_heavy_library(make_record, tmp_path):
         "assert not (heavy - {'scipy'}) & set(sys.modules); assert 'scipy.stats' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_a_narrow_terminal_keeps_names_and_numbers_whole(make_record, monkeypatch, capsys):
+    monkeypatch.setattr(screen.out, "width", 80)
+    strategies = ("bottleneck_adapter", "tf_idf_logistic_regression")
+    screen.print_leaderboard(Leaderboard([make_record(strategy=name, quantization="int8") for name in strategies]))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("bottleneck_adapter int8 ") and "0.800 ±0.020" in line for line in lines)
+    assert any(line.startswith("tf_idf_logistic_ ") for line in lines)
+    assert max(map(len, lines)) <= 80
