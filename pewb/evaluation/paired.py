@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,27 +31,53 @@ class PairedTest:
     test: str
 
 
-def paired_test(one: np.ndarray, other: np.ndarray) -> PairedTest:
-    """Test one predictor against another.
+@dataclass(frozen=True)
+class SeedNoise:
+    """How much an accuracy varies from seed to seed, estimated over several predictors."""
 
-    Args:
-        one: right or wrong, (examples, seeds).
-        other: likewise, on the same examples; the number of seeds may differ.
-    """
+    variance: float
+    degrees_of_freedom: int
+
+    @classmethod
+    def pooled(cls, predictors: Iterable[np.ndarray]) -> SeedNoise | None:
+        """Return the pooled variance, as in a one-way analysis of variance; None if no predictor has a second seed.
+
+        Args:
+            predictors: right or wrong, each (examples, seeds).
+        """
+        replicated = [predictor.mean(0) for predictor in predictors if predictor.shape[1] > 1]
+        degrees = sum(len(accuracies) - 1 for accuracies in replicated)
+        squares = sum(float(((accuracies - accuracies.mean()) ** 2).sum()) for accuracies in replicated)
+        return cls(squares / degrees, degrees) if degrees else None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One side of a paired test."""
+
+    correct: np.ndarray
+    """Right or wrong, (examples, seeds)."""
+    noise: SeedNoise | None = None
+    """What is known of seeds from other predictors too; None: its own seeds speak for it alone."""
+
+
+def paired_test(one: Predictor, other: Predictor) -> PairedTest:
+    """Test one predictor against another on the same examples; the numbers of seeds may differ."""
     return paired_tests(one, [other])[0]
 
 
-def paired_tests(one: np.ndarray, others: Sequence[np.ndarray]) -> list[PairedTest]:
-    """Test one predictor against each of the others: McNemar for single runs, the bootstrap where a side has seeds."""
-    single = [one.shape[1] == other.shape[1] == 1 for other in others]
-    several = [other for other, is_single in zip(others, single, strict=True) if not is_single]
-    resampled = _resampled([one, *several]) if several else []
-    remaining = iter(resampled[1:])
+def paired_tests(one: Predictor, others: Sequence[Predictor]) -> list[PairedTest]:
+    """Test one predictor against each of the others.
+
+    Where nothing is known of seeds, single runs are tested by McNemar: whether these two models differ. All else is
+    tested by the bootstrap: whether they differ beyond what other seeds might bring.
+    """
+    sides = _sides([one, *others])
     return [
-        _mcnemar(one[:, 0], other[:, 0])
-        if is_single
-        else _from_draws(one, other, _differences(resampled[0], next(remaining)))
-        for other, is_single in zip(others, single, strict=True)
+        _mcnemar(one.correct[:, 0], other.correct[:, 0])
+        if sides[0].is_single and side.is_single
+        else _from_draws(one.correct, other.correct, _differences(sides[0], side))
+        for other, side in zip(others, sides[1:], strict=True)
     ]
 
 
@@ -96,20 +122,50 @@ def _from_draws(one: np.ndarray, other: np.ndarray, differences: np.ndarray) -> 
 
 
 @dataclass(frozen=True)
-class _Resampled:
+class _Side:
     """One predictor, in resamples of the test examples."""
 
     accuracies: np.ndarray
-    """(resamples,), the mean over its seeds."""
+    """(resamples,), the mean over its seeds; empty if no test needs it."""
     seed_variance: float
-    """Of that mean, over seeds: their variance over their number; 0 for a single run."""
-    num_seeds: int
+    """Of that mean, over seeds; 0 for a single run of which nothing else is known."""
+    degrees_of_freedom: int
+    """Of that variance."""
+    noise: SeedNoise | None
     digest: int
     """Of its outcomes."""
 
+    @property
+    def is_single(self) -> bool:
+        return not self.degrees_of_freedom
 
-def _resampled(predictors: Sequence[np.ndarray]) -> list[_Resampled]:
+
+def _sides(predictors: Sequence[Predictor]) -> list[_Side]:
     """Return each predictor in the same resamples of the test examples (Efron 1979), so that differences are paired."""
+    columns = [predictor.correct for predictor in predictors]
+    seeds = [_of_seeds(predictor) for predictor in predictors]
+    accuracies = _resampled(columns) if any(degrees for _, degrees in seeds) else [np.empty(0) for _ in predictors]
+    return [
+        _Side(values, variance, degrees, predictor.noise, _digest(predictor.correct))
+        for values, (variance, degrees), predictor in zip(accuracies, seeds, predictors, strict=True)
+    ]
+
+
+def _of_seeds(predictor: Predictor) -> tuple[float, int]:
+    """Return the variance of a predictor's mean over seeds, and its degrees of freedom.
+
+    The variance is its own seeds' or the noise, whichever is larger: that of two seeds is often far too small by chance,
+    and where it is the larger one, the predictor may be less stable than the others.
+    """
+    num_seeds, noise = predictor.correct.shape[1], predictor.noise
+    own = float(predictor.correct.mean(0).var(ddof=1)) if num_seeds > 1 else 0.0
+    if noise is None:
+        return own / num_seeds, num_seeds - 1
+    return max(own, noise.variance) / num_seeds, noise.degrees_of_freedom
+
+
+def _resampled(predictors: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return each predictor's mean accuracy, (resamples,), in the same resamples of the examples."""
     num_examples = len(predictors[0])
     columns = np.concatenate(predictors, axis=1).astype(np.float32)
     generator = np.random.default_rng(0)
@@ -120,32 +176,27 @@ def _resampled(predictors: Sequence[np.ndarray]) -> list[_Resampled]:
     ]
     accuracies = np.concatenate(parts).astype(float) / num_examples
     ends = np.cumsum([predictor.shape[1] for predictor in predictors])[:-1]
-    return [
-        _Resampled(values.mean(1), _seed_variance(predictor), predictor.shape[1], _digest(predictor))
-        for values, predictor in zip(np.split(accuracies, ends, axis=1), predictors, strict=True)
-    ]
+    return [values.mean(1) for values in np.split(accuracies, ends, axis=1)]
 
 
-def _differences(one: _Resampled, other: _Resampled) -> np.ndarray:
+def _differences(one: _Side, other: _Side) -> np.ndarray:
     """Return draws of the difference, (resamples,): of the examples by resampling, of the seeds by Student's t.
 
-    Two or three seeds are too few to resample: the largest of their four differences would stand for the tail. Their part is
-    drawn from t with Welch's degrees of freedom (Welch 1947), which is what the seeds alone would say; its generator is
-    seeded by the outcomes of both, so that the result depends on neither order nor company.
+    Two or three seeds are too few to resample: the largest of their four differences would stand for the tail. Their part
+    is drawn from t, with the degrees of freedom of the noise where both sides have the same, else with Welch's (Welch
+    1947). Its generator is seeded by the outcomes of both, so that the result depends on neither order nor company.
     """
     differences = np.asarray(one.accuracies - other.accuracies)
     variance = one.seed_variance + other.seed_variance
     if not variance:
         return differences
-    spread = sum(side.seed_variance**2 / (side.num_seeds - 1) for side in (one, other) if side.num_seeds > 1)
+    degrees: float = one.degrees_of_freedom
+    if one.noise is None or one.noise != other.noise:
+        sides = [side for side in (one, other) if side.seed_variance]
+        degrees = variance**2 / sum(side.seed_variance**2 / side.degrees_of_freedom for side in sides)
     sign = 1 if one.digest <= other.digest else -1
-    drawn = np.random.default_rng(one.digest ^ other.digest).standard_t(variance**2 / spread, len(differences))
+    drawn = np.random.default_rng(one.digest ^ other.digest).standard_t(degrees, len(differences))
     return np.asarray(differences + sign * math.sqrt(variance) * drawn)
-
-
-def _seed_variance(predictor: np.ndarray) -> float:
-    num_seeds = predictor.shape[1]
-    return float(predictor.mean(0).var(ddof=1)) / num_seeds if num_seeds > 1 else 0.0
 
 
 def _digest(predictor: np.ndarray) -> int:

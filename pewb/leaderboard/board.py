@@ -34,10 +34,13 @@ _NOTES = """
   examples (the same for every seed, so more seeds do not shrink it), `seed` is Student's t times
   the standard error over the seeds. Overlapping intervals do not mean that there is no difference.
 - **Against the best.** A paired test on the same test examples says whether a row's accuracy differs
-  from the best row's: McNemar's exact test for single runs; where a row has several seeds, a
-  bootstrap over the examples with Student's t over the seeds. p is Holm's, corrected for the number
-  of rows tested. "≈": p is 0.05 or more, so these records can't tell the row apart from the best.
-  That is no proof that they are equal: with two seeds much is left open.
+  from the best row's, beyond what other seeds might bring: a bootstrap over the examples with
+  Student's t over the seeds. How much seeds matter is pooled over the rows that have several (less
+  those of which a run predicts one class only); a row whose own seeds differ more is given its own
+  variance, a classical predictor none. Where no row has a second seed, McNemar's exact test says
+  whether the single runs differ. p is Holm's, corrected for the number of rows tested. "≈": p is
+  0.05 or more, so these records can't tell the row apart from the best. That is no proof that they
+  are equal: with two seeds much is left open.
 - **Pareto: yes.** No other strategy is as good in accuracy, peak memory, train time and trainable
   parameters, and better in one of these.
 - **Best for a budget.** The most accurate row within each budget at which the answer changes; small
@@ -123,6 +126,5 @@ def _grouped(rows: Iterable[Row]) -> list[list[Row]]:
     """Return rows that may be compared together, in the order of what they share."""
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        place = (row.backbone, row.task, row.device, row.test_digest, row.backbone_digest)
-        groups[tuple(str(part or "") for part in (*place, row.main_metric, row.train_examples))].append(row)
+        groups[row.group_conditions].append(row)
     return [groups[place] for place in sorted(groups)]

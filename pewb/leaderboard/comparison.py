@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pewb.errors import InputError, nearest
-from pewb.evaluation.paired import PairedTest, paired_test
+from pewb.evaluation.paired import PairedTest, Predictor, paired_test
 from pewb.leaderboard.cells import p_value, signed
-from pewb.leaderboard.outcomes import Untested, of_runs, read_outcomes
+from pewb.leaderboard.outcomes import Untested, of_runs, read_outcomes, seed_noise
 from pewb.leaderboard.rows import Row, rows_of
 from pewb.leaderboard.verdicts import COSTS, SIGNIFICANCE, Cost, brief_names
 from pewb.record import Record, read_record, read_records
@@ -84,7 +82,7 @@ def compare(one: str, other: str, results: Path) -> Comparison:
     """
     records = read_records(results)
     sides = [_side(text, records, results) for text in (one, other)]
-    first, second = (row for row, _ in sides)
+    first, second = (side.row for side in sides)
     if first.counted == second.counted:
         raise InputError(f"'{one}' and '{other}' are the same runs; name two different ones")
     if (first.task, first.test_digest) != (second.task, second.test_digest):
@@ -92,24 +90,36 @@ def compare(one: str, other: str, results: Path) -> Comparison:
             f"'{one}' and '{other}' were tested on different examples"
             f" ({_test_set(first)}; {_test_set(second)}); a paired test needs the same ones"
         )
-    test = paired_test(*(_correct(text, row, folder) for text, (row, folder) in zip((one, other), sides, strict=True)))
+    test = paired_test(*(_predictor(text, side) for text, side in zip((one, other), sides, strict=True)))
     names = brief_names([first, second])
     prices = [_price(cost, first, second) for cost in _PRICES]
     return Comparison(first, second, (names[0], names[1]), test, prices, _notes(first, second))
 
 
-def _side(text: str, records: list[Record], results: Path) -> tuple[Row, Path]:
-    """Return the row that `text` names, and the folder of its predictions."""
+@dataclass(frozen=True)
+class _Side:
+    """A row, the folder of its predictions, and the rows whose seeds tell of its own."""
+
+    row: Row
+    folder: Path
+    peers: list[Row]
+    """Those of its table, itself included; none where one run was asked for, and so no other seed matters."""
+
+
+def _side(text: str, records: list[Record], results: Path) -> _Side:
     path = Path(text)
     if path.suffix == ".json" and path.is_file():
-        row, folder = rows_of([read_record(path)])[0], path.parent
+        side = _Side(rows_of([read_record(path)])[0], path.parent, [])
     elif exact := [record for record in records if record.run == text]:
-        row, folder = rows_of(exact)[0], results
+        side = _Side(rows_of(exact)[0], results, [])
     else:
-        row, folder = _row_of(text, rows_of(records), results), results
+        rows = rows_of(records)
+        row = _row_of(text, rows, results)
+        side = _Side(row, results, [one for one in rows if one.group_conditions == row.group_conditions])
+    row = side.row
     if row.status != "success":
         raise InputError(f"'{text}' has no result to compare: {row.status}{f', {row.reason}' if row.reason else ''}")
-    return row, folder
+    return side
 
 
 def _row_of(text: str, rows: list[Row], results: Path) -> Row:
@@ -139,13 +149,15 @@ def _test_set(row: Row) -> str:
     return f"{row.task}, {count} examples, digest {(row.test_digest or 'unknown')[:12]}"
 
 
-def _correct(text: str, row: Row, folder: Path) -> np.ndarray:
-    """Return right or wrong, (examples, seeds), in the examples' common order, which the digest of the test set vouches for."""
-    counted = [read_record(folder / f"{run}.json") for run in row.counted]
-    found = of_runs(row.counted, read_outcomes(counted, folder))
+def _predictor(text: str, side: _Side) -> Predictor:
+    """Return right or wrong in the examples' common order, which the digest of the test set vouches for."""
+    runs = [run for row in (side.row, *side.peers) for run in row.counted]
+    outcomes = read_outcomes([read_record(side.folder / f"{run}.json") for run in dict.fromkeys(runs)], side.folder)
+    found = of_runs(side.row.counted, outcomes)
     if isinstance(found, Untested):
         raise InputError(f"'{text}' can't be tested: {found.reason}; restore the file, or run it again")
-    return found[1]
+    noise = seed_noise([peer.counted for peer in side.peers if peer.is_random], outcomes)
+    return Predictor(found[1], noise if side.row.is_random else None)
 
 
 def _price(cost: Cost, one: Row, other: Row) -> Price:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pewb.evaluation.paired import SeedNoise
 from pewb.record import Record
 
 
@@ -21,6 +22,8 @@ class Outcome:
     """Digest of the examples and their labels."""
     correct: np.ndarray
     """(examples,), whether it was predicted rightly."""
+    is_degenerate: bool = False
+    """Whether one class was predicted for every example."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,20 @@ def of_runs(runs: Sequence[str], outcomes: Outcomes) -> tuple[str, np.ndarray] |
     return known[0].examples, np.stack([one.correct for one in known], axis=1)
 
 
+def seed_noise(rows: Iterable[Sequence[str]], outcomes: Outcomes) -> SeedNoise | None:
+    """Return how much accuracy varies from seed to seed, over rows that each are given as their runs, if any has several.
+
+    A row with a run that predicts one class only is left out: such a collapse would make every other row look unstable.
+    """
+    stable = [runs for runs in rows if not any(_is_degenerate(outcomes.get(run)) for run in runs)]
+    found = [of_runs(runs, outcomes) for runs in stable if runs]
+    return SeedNoise.pooled(one[1] for one in found if not isinstance(one, Untested))
+
+
+def _is_degenerate(outcome: Outcome | Untested | None) -> bool:
+    return isinstance(outcome, Outcome) and outcome.is_degenerate
+
+
 def _outcome(record: Record, folder: Path) -> Outcome | Untested:
     if record.main_metric != "accuracy":
         return Untested(f"there is no paired test for {record.main_metric}")
@@ -70,4 +87,5 @@ def _outcome(record: Record, folder: Path) -> Outcome | Untested:
     if not right or abs(sum(right) / len(right) - accuracy) * len(right) > 0.5:
         return Untested(f"{record.predictions} does not give the recorded accuracy")
     content = "\n".join(f"{example}\t{label}" for example, label, _ in rows)
-    return Outcome(hashlib.sha256(content.encode()).hexdigest(), np.array(right))
+    is_degenerate = len({line[2] for line in lines}) == 1
+    return Outcome(hashlib.sha256(content.encode()).hexdigest(), np.array(right), is_degenerate)

@@ -108,6 +108,17 @@ class Row(BaseModel):
         return "" if self.quantization == "none" else self.quantization
 
     @property
+    def is_random(self) -> bool:
+        """Whether another seed would give another result."""
+        return self.kind != "reference"
+
+    @property
+    def group_conditions(self) -> tuple[str, ...]:
+        """What rows must share to stand in one table, as text; empty where it is not known."""
+        place = (self.backbone, self.task, self.device, self.test_digest, self.backbone_digest)
+        return tuple(str(part or "") for part in (*place, self.main_metric, self.train_examples))
+
+    @property
     def task_conditions(self) -> tuple[Any, ...]:
         """What a reference must share with a group to stand in its table."""
         return self.task, self.test_digest, self.train_examples, self.main_metric

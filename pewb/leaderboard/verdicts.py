@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from pewb.evaluation.paired import PairedTest, holm, paired_tests
-from pewb.leaderboard.outcomes import Outcomes, Untested, of_runs
+from pewb.evaluation.paired import PairedTest, Predictor, holm, paired_tests
+from pewb.leaderboard.outcomes import Outcomes, Untested, of_runs, seed_noise
 from pewb.leaderboard.rows import Row
 from pewb.units import format_bytes, format_count, format_seconds
 
@@ -68,6 +68,7 @@ def _against(best: Row, others: Sequence[Row], outcomes: Outcomes) -> list[Stand
     if isinstance(first, Untested):
         return [Standing("not tested", reason=f"the best row can't be: {first.reason}") for _ in others]
     examples, correct = first
+    noise = seed_noise([row.counted for row in (best, *others) if row.is_random], outcomes)
     found = [Standing("not tested", reason="its predictions are not kept") for _ in others]
     testable = {}
     for place, row in enumerate(others):
@@ -77,8 +78,9 @@ def _against(best: Row, others: Sequence[Row], outcomes: Outcomes) -> list[Stand
         elif second[0] != examples:
             found[place] = replace(found[place], reason="its predictions are of other test examples")
         else:
-            testable[place] = second[1]
-    tests = [_turned(test) for test in paired_tests(correct, list(testable.values()))]
+            testable[place] = Predictor(second[1], noise if row.is_random else None)
+    top = Predictor(correct, noise if best.is_random else None)
+    tests = [_turned(test) for test in paired_tests(top, list(testable.values()))]
     corrected = holm([test.p_value for test in tests])
     for place, test, p_value in zip(testable, tests, corrected, strict=True):
         found[place] = Standing("alike" if p_value >= SIGNIFICANCE else "behind", test, p_value)
@@ -151,6 +153,7 @@ def brief_names(rows: Sequence[Row]) -> list[str]:
     ladders = [
         (
             f"{row.strategy} {row.storage}".strip(),
+            " ".join(part for part in (row.strategy, row.storage, "tuned" if row.num_trials else "") if part),
             row.label,
             f"{row.label}, {row.precision}",
             ", ".join([row.label, *row.runs[:1]]),

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from pewb.evaluation.paired import BOOTSTRAP, MCNEMAR, holm, paired_test, paired_tests
+from pewb.evaluation.paired import BOOTSTRAP, MCNEMAR, Predictor, SeedNoise, holm, paired_test, paired_tests
 
 
 def _from_table(both, only_one, only_other, neither):
     one = [True] * (both + only_one) + [False] * (only_other + neither)
     other = [True] * both + [False] * only_one + [True] * only_other + [False] * neither
-    return np.array(one)[:, None], np.array(other)[:, None]
+    return Predictor(np.array(one)[:, None]), Predictor(np.array(other)[:, None])
 
 
 @pytest.mark.parametrize("table", [(50, 10, 3, 20), (5, 0, 6, 1), (100, 40, 40, 9), (0, 1, 0, 0), (7, 0, 0, 3)])
@@ -55,7 +55,7 @@ def test_under_the_null_p_is_seldom_small(seeds, seed_effect, allowed):
             (sides + generator.normal(size=(150, count)) + seed_effect * generator.normal(size=count)) < 1
             for count in seeds
         )
-        p_values.append(paired_test(one, other).p_value)
+        p_values.append(paired_test(Predictor(one), Predictor(other)).p_value)
     assert np.mean(np.array(p_values) < 0.05) <= allowed
     assert 0.3 < np.median(p_values) < 0.85
 
@@ -68,15 +68,17 @@ def test_the_interval_covers_the_true_difference():
             hard = generator.random((200, 1)) < 0.5
             one = generator.random((200, num_seeds)) < np.where(hard, 0.7, 0.9)
             other = generator.random((200, num_seeds)) < np.where(hard, 0.6, 0.9)
-            test = paired_test(one, other)
+            test = paired_test(Predictor(one), Predictor(other))
             covered[num_seeds] += test.low <= 0.05 <= test.high
     assert min(covered.values()) >= 88
 
 
+@pytest.mark.parametrize("noise", [None, SeedNoise(1e-4, 3)])
 @pytest.mark.parametrize("seeds", [(1, 1), (2, 2), (1, 3), (4, 2)])
-def test_the_sides_are_alike_and_the_result_is_the_same_each_time(seeds):
+def test_the_sides_are_alike_and_the_result_is_the_same_each_time(seeds, noise):
     generator = np.random.default_rng(0)
-    one, other = (generator.random((300, count)) < share for count, share in zip(seeds, (0.8, 0.77), strict=True))
+    shares = zip(seeds, (0.8, 0.77), strict=True)
+    one, other = (Predictor(generator.random((300, count)) < share, noise) for count, share in shares)
     there, back = paired_test(one, other), paired_test(other, one)
     assert there == paired_test(one, other)
     assert back.p_value == there.p_value
@@ -86,34 +88,94 @@ def test_the_sides_are_alike_and_the_result_is_the_same_each_time(seeds):
 @pytest.mark.parametrize("num_seeds", [1, 2, 5])
 def test_identical_predictions_do_not_differ(num_seeds):
     correct = np.random.default_rng(1).random((100, num_seeds)) < 0.8
-    test = paired_test(correct, correct.copy())
+    test = paired_test(Predictor(correct), Predictor(correct.copy()))
     assert test.difference == 0
     assert test.p_value == pytest.approx(1, abs=0.05)
     assert test.low <= 0 <= test.high
 
 
-def test_a_row_is_tested_alike_whatever_the_company():
+@pytest.mark.parametrize("noise", [None, SeedNoise(1e-4, 3)])
+def test_a_row_is_tested_alike_whatever_the_company(noise):
     generator = np.random.default_rng(2)
-    best, *others = (generator.random((200, count)) < 0.8 for count in (2, 1, 3, 2))
+
+    def drawn(*counts):
+        return (Predictor(generator.random((200, count)) < 0.8, noise) for count in counts)
+
+    best, *others = drawn(2, 1, 3, 2)
     assert paired_tests(best, others) == [paired_test(best, other) for other in others]
-    single, *rest = (generator.random((200, count)) < 0.8 for count in (1, 1, 3))
-    assert [test.test for test in paired_tests(single, rest)] == [MCNEMAR, BOOTSTRAP]
+    single, *rest = drawn(1, 1, 3)
+    assert [test.test for test in paired_tests(single, rest)] == [BOOTSTRAP if noise else MCNEMAR, BOOTSTRAP]
+
+
+def _with_accuracies(accuracies, noise=None, num_examples=20_000):
+    """With so many examples, of which all get the first ones right, little is left to chance but the seeds."""
+    return Predictor(np.arange(num_examples)[:, None] < num_examples * np.asarray(accuracies), noise)
+
+
+def _assert_is(test, other, quantile):
+    interval = other.confidence_interval()
+    width = interval.high - interval.low
+    assert (test.low, test.high) == pytest.approx((interval.low, interval.high), abs=quantile * width)
+    assert test.p_value == pytest.approx(other.pvalue, abs=0.03)
 
 
 @pytest.mark.parametrize("counts", [(2, 2), (2, 5), (4, 3)])
-def test_where_only_seeds_matter_the_interval_is_welchs(counts):
-    """A hundred thousand examples leave nothing to chance but the seeds: scipy's t-test says the same."""
+def test_where_only_seeds_matter_it_is_welchs_test(counts):
     from scipy.stats import ttest_ind
 
     generator = np.random.default_rng(4)
-    one, other = (np.arange(100_000)[:, None] < 100_000 * generator.normal(0.8, 0.02, count) for count in counts)
-    test = paired_test(one, other)
-    welch = ttest_ind(one.mean(0), other.mean(0), equal_var=False)
-    interval = welch.confidence_interval()
-    assert (test.low, test.high) == pytest.approx(
-        (interval.low, interval.high), abs=0.1 * (interval.high - interval.low)
-    )
-    assert test.p_value == pytest.approx(welch.pvalue, abs=0.03)
+    one, other = (generator.normal(0.8, 0.02, count) for count in counts)
+    test = paired_test(_with_accuracies(one), _with_accuracies(other))
+    _assert_is(test, ttest_ind(one, other, equal_var=False), 0.1)
+
+
+def test_where_only_pooled_seeds_matter_it_is_students_test():
+    from scipy.stats import t
+
+    one, other, third = [0.80, 0.81], [0.78, 0.79], [0.60, 0.64]
+    noise = SeedNoise.pooled(_with_accuracies(values).correct for values in (one, other, third))
+    assert (noise.variance, noise.degrees_of_freedom) == (pytest.approx((1 + 1 + 16) * 5e-5 / 3, rel=0.01), 3)
+    test = paired_test(_with_accuracies(one, noise), _with_accuracies(other, noise))
+    error = np.sqrt(noise.variance)
+    assert test.p_value == pytest.approx(2 * t.sf(0.02 / error, 3), abs=0.02)
+    half = t.ppf(0.975, 3) * error
+    assert (test.low, test.high) == pytest.approx((0.02 - half, 0.02 + half), abs=0.1 * half)
+
+
+def test_a_predictor_less_stable_than_the_rest_keeps_its_own_variance():
+    noise = SeedNoise(1e-6, 8)
+    stable, unstable = ([0.80, 0.801], [0.70, 0.85])
+    test = paired_test(_with_accuracies(stable, noise), _with_accuracies(unstable, noise))
+    assert test.high - test.low > 0.3
+
+
+def test_one_without_randomness_adds_no_variance():
+    noise = SeedNoise(1e-4, 8)
+    strategy, fixed = _with_accuracies([0.80], noise), _with_accuracies([0.78])
+    half = paired_test(strategy, fixed).high - 0.02
+    assert half == pytest.approx(2.306 * 0.01, rel=0.1)
+    assert paired_test(strategy, _with_accuracies([0.78], noise)).high - 0.02 > 1.3 * half
+
+
+def test_pooled_seeds_find_what_two_seeds_alone_do_not():
+    generator = np.random.default_rng(7)
+
+    def share_found(shift, is_pooled):
+        p_values = []
+        for _ in range(30):
+            accuracies = 0.7 + 0.02 * (generator.normal(size=(8, 2)) + shift * np.eye(8, 1))
+            plain = [_with_accuracies(values, num_examples=1_000) for values in accuracies]
+            noise = SeedNoise.pooled(one.correct for one in plain) if is_pooled else None
+            p_values.append(paired_test(*(Predictor(one.correct, noise) for one in plain[:2])).p_value)
+        return np.mean(np.array(p_values) < 0.05)
+
+    assert share_found(0, True) <= 0.1
+    assert share_found(4, True) > 0.7 > 0.6 > share_found(4, False)
+
+
+def test_without_second_seeds_nothing_is_known_of_noise():
+    assert SeedNoise.pooled([np.ones((5, 1), bool)]) is None
+    assert SeedNoise.pooled([]) is None
 
 
 def test_importing_is_cheap():
