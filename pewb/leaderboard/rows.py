@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Peak, Record, Status, Time
+from pewb.leaderboard.pooling import largest_memory, mean_metric, mean_time, pooled_metrics
+from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Record, Status, Time
 
 _NOT_COMPARED = {
     *("backbone", "seeds", "training.precision", "device.kind", "device.threads"),
@@ -189,45 +188,8 @@ def untouched_row(rows: Sequence[Row]) -> Row | None:
         | {"kind": "untouched", "strategy": "untouched model", "quantization": members[0].quantization}
         | {"status": "success", "num_outcomes": 0, "seeds": sorted({seed for row in members for seed in row.seeds})}
         | {"numerics_version": members[0].numerics_version, "older_numerics": False}
-        | {"metrics": {name: _mean_metric([row.baseline[name] for row in members]) for name in names}}
+        | {"metrics": {name: mean_metric([row.baseline[name] for row in members]) for name in names}}
     )
-
-
-def _mean_metric(metrics: Sequence[Metric]) -> Metric:
-    bounds = {name: statistics.fmean(getattr(one, name) for one in metrics) for name in ("value", "low", "high")}
-    return Metric(**bounds, interval=metrics[0].interval)
-
-
-def pooled_metric(name: str, metrics: Sequence[Metric]) -> Metric:
-    """Return the mean of one metric over seeds, with its 95 % interval.
-
-    One seed: the run's own interval. Several seeds: below and above the mean separately, `sqrt(test² + seed²)`, where
-    `test` is the mean half-width of the runs' own intervals (every seed is tested on the same examples, so averaging
-    does not shrink it) and `seed` is Student's t (0.975, n - 1 degrees of freedom) times the standard error over the n
-    seeds. The interval is clipped to the metric's range where that is known.
-    """
-    if len(metrics) == 1:
-        return metrics[0]
-    from scipy.special import stdtrit  # the quantile of scipy.stats.t, at a tenth of the import time
-
-    values = [metric.value for metric in metrics]
-    mean = statistics.fmean(values)
-    seed = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
-    below = math.hypot(statistics.fmean(max(0.0, metric.value - metric.low) for metric in metrics), seed)
-    above = math.hypot(statistics.fmean(max(0.0, metric.high - metric.value) for metric in metrics), seed)
-    lowest, highest = _range(name)
-    low, high = min(mean, max(lowest, mean - below)), max(mean, min(highest, mean + above))
-    return Metric(
-        value=mean, low=low, high=high, interval=f"{metrics[0].interval} and Student t over {len(values)} seeds"
-    )
-
-
-def _range(name: str) -> tuple[float, float]:
-    if "correlation" in name or name in ("pearson", "spearman", "cohen_kappa"):
-        return -1.0, 1.0
-    if "accuracy" in name or "f1" in name or name in ("precision", "recall"):
-        return 0.0, 1.0
-    return -math.inf, math.inf
 
 
 def _place(record: Record) -> _Place:
@@ -355,13 +317,13 @@ def _row(key: _Conditions, records: list[Record], newest: int, distinction: str)
         parameters=parameters,
         trainable_share=parameters.trainable / parameters.total if parameters and parameters.total else None,
         num_trials=max((len(record.tuning.trials) for record in evidence if record.tuning), default=None),
-        memory=_largest_memory([record.memory for record in evidence]),
-        time=_mean_time([record.time for record in evidence]),
+        memory=largest_memory([record.memory for record in evidence]),
+        time=mean_time([record.time for record in evidence]),
         shipped_bytes=max(
             (record.shipped_bytes for record in evidence if record.shipped_bytes is not None), default=None
         ),
-        metrics=_pooled_metrics([record.metrics for record in successes]),
-        baseline=_pooled_metrics([record.baseline for record in evidence]),
+        metrics=pooled_metrics([record.metrics for record in successes]),
+        baseline=pooled_metrics([record.baseline for record in evidence]),
     )
 
 
@@ -385,32 +347,3 @@ def _warnings(records: list[Record]) -> list[str]:
     return [
         text if count == len(records) else f"{text} ({count} of {len(records)} seeds)" for text, count in given.items()
     ]
-
-
-def _pooled_metrics(runs: list[dict[str, Metric]]) -> dict[str, Metric]:
-    values: dict[str, list[Metric]] = defaultdict(list)
-    for metrics in runs:
-        for name, metric in metrics.items():
-            values[name].append(metric)
-    return {name: pooled_metric(name, values[name]) for name in sorted(values)}
-
-
-def _largest_memory(memories: list[Memory]) -> Memory:
-    return Memory(
-        train=Peak(**_over_fields([memory.train for memory in memories], max)),
-        evaluation=Peak(**_over_fields([memory.evaluation for memory in memories], max)),
-    )
-
-
-def _mean_time(times: list[Time]) -> Time:
-    return Time(**_over_fields(times, statistics.fmean))
-
-
-def _over_fields(sections: Sequence[BaseModel], reduce: Callable[[list[Any]], Any]) -> dict[str, Any]:
-    """Return each field of the sections reduced to one value over those that measured it, or None if none did."""
-    values: dict[str, list[Any]] = defaultdict(list)
-    for section in sections:
-        for name, value in section:
-            if value is not None:
-                values[name].append(value)
-    return {name: reduce(measured) for name, measured in values.items()}
