@@ -79,12 +79,15 @@ def _one_or_each(words: list[str]) -> str:
 
 def print_cells(cells: Sequence[Any]) -> None:
     """Print one line for each row of a recipe: what would be run, or why it can't be."""
-    for cell in cells:
+    from pewb.recipe import distinctions
+
+    for cell, distinction in zip(cells, distinctions([cell.recipe for cell in cells]), strict=True):
         recipe = cell.recipe
         seeds = f"seed{'s' * (len(recipe.seeds) > 1)} {', '.join(map(str, recipe.seeds))}"
         rate = f"learning rate {recipe.training.learning_rate:g}"
         tuned = f"{recipe.tune.trials} trials around " if recipe.tune else ""
         text = f"  {recipe.strategy.kind} {recipe.strategy.describe()}, quantization {recipe.quantization}, {tuned}{rate}, {seeds}"
+        text += f", {distinction}" if distinction else ""
         out.print(Text.assemble(text, (f"  refused: {cell.refusal}" if cell.refusal else "", "yellow")))
 
 
@@ -311,7 +314,7 @@ class _Lines:
     def __init__(self) -> None:
         self._stage = ""
         self._shown = 0.0
-        self._states: dict[str, str] = {}
+        self._states: list[str] = []
 
     def notice(self, text: str) -> None:
         err.print(text, markup=False, soft_wrap=True)
@@ -325,10 +328,10 @@ class _Lines:
         err.print(f"{stage}{share}  {detail}".rstrip(), markup=False, soft_wrap=True)
 
     def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
-        before = self._states
-        self._states = {step.name: step.state for step in steps}
-        for step in steps:
-            if step.state not in ("waiting", "running", before.get(step.name)):
+        before = self._states or [""] * len(steps)
+        self._states = [step.state for step in steps]
+        for step, known in zip(steps, before, strict=True):
+            if step.state not in ("waiting", "running", known):
                 took = f" after {format_seconds(step.seconds)}" if step.seconds else ""
                 text = f"{step.name}: {step.state.replace('_', ' ')}{took}, {step.detail}".rstrip(", ")
                 err.print(f"{text}  ({_standing_line(steps, seconds_left)})", markup=False, soft_wrap=True)

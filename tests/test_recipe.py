@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pewb.errors import InputError, RefusedError
-from pewb.recipe import Recipe, load_recipe, parse_recipe
+from pewb.recipe import Recipe, distinctions, load_recipe, parse_recipe
 from pewb.strategies import strategies
 
 ROOT = Path(__file__).parent.parent
@@ -301,3 +301,21 @@ def test_rows_are_searched_alike(own, cells_of):
             cells_of(MINIMAL | tune | {"compare": rows})
     more = [{"strategy": "full"}, {"strategy": "lora", "tune": {"search": {"strategy.rank": [4, 8]}}}]
     assert len(cells_of(MINIMAL | {"tune": {"trials": 8}, "compare": more})) == 2
+
+
+def test_rows_of_one_strategy_are_told_apart_by_what_differs(cells_of):
+    """As LoRA+ is from LoRA in recipes/compare_sst2.toml."""
+    rows = [{"strategy": "lora"}, {"strategy": "lora", "training": {"lora_plus_ratio": 16}}, {"strategy": "full"}]
+    assert told_apart(cells_of(MINIMAL | {"compare": rows})) == ["", "training.lora_plus_ratio=16.0", ""]
+    grid = MINIMAL | {"strategy": "lora", "grid": {"training.batch_size": [16, 32]}}
+    assert told_apart(cells_of(grid)) == ["training.batch_size=16", "training.batch_size=32"]
+    cells = load_recipe(ROOT / "recipes" / "compare_sst2.toml").cells
+    shown = [
+        (cell.recipe.strategy.kind, cell.recipe.strategy.describe(), str(cell.recipe.quantization), told)
+        for cell, told in zip(cells, told_apart(cells), strict=True)
+    ]
+    assert len(set(shown)) == len(shown)
+
+
+def told_apart(cells):
+    return distinctions([cell.recipe for cell in cells])

@@ -100,8 +100,15 @@ def test_plain_lines_tell_each_step_once_as_it_ends(capsys):
     lines.standing(STEPS, None)
     lines.standing(STEPS, 1500.0)
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 4
+    assert len(told) == len(set(told)) == 4
     assert told[1] == (
         "lora r=8 a=16 query+value, nf4: search: done after 3 min 20 s, learning_rate 0.0023, the best of 5 trials"
         "  (4 of 34 done, 1 running, 1 refused, 1 failed)"
     )
+
+
+def test_steps_of_one_name_are_told_apart(capsys):
+    lines = screen._Lines()
+    for _ in range(3):
+        lines.standing([Step("lora, seed 0", "done", "accuracy 0.850"), Step("lora, seed 0")], None)
+    assert len(capsys.readouterr().err.splitlines()) == 1

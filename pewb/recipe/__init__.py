@@ -1,5 +1,6 @@
 """Recipes: what a user wants compared, trained and measured."""
 
+from pewb.recipe.distinctions import distinctions
 from pewb.recipe.load import Cell, LoadedRecipe, load_recipe, parse_recipe, with_chosen
 from pewb.recipe.sections import (
     DeviceSection,
@@ -23,6 +24,7 @@ __all__ = [
     "TaskTable",
     "Training",
     "Tune",
+    "distinctions",
     "load_recipe",
     "parse_recipe",
     "with_chosen",

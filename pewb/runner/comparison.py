@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pewb.errors import InputError, PewbError, RefusedError
+from pewb.recipe import distinctions
 from pewb.record import Record, Tuning, write_record
 from pewb.reporting import Reporter, Step, StepState
 from pewb.runner.found import Found
@@ -138,17 +139,19 @@ class Comparison:
     def _runs(self) -> list[_Task]:
         tasks = []
         place = 0
-        for prepared in self.rows:
+        told_apart = distinctions([prepared.cell.recipe for prepared in self.rows])
+        for prepared, distinction in zip(self.rows, told_apart, strict=True):
+            name = _name(prepared, distinction)
             row = _Row(prepared, refusal=prepared.cell.refusal)
             recipe = prepared.cell.recipe
             search = None
             if recipe.tune and not row.refusal:
                 epochs = recipe.tune.epochs or recipe.training.epochs
-                search = _Task(f"{_name(prepared)}: search", self._search(row), recipe.tune.trials * epochs)
+                search = _Task(f"{name}: search", self._search(row), recipe.tune.trials * epochs)
                 tasks.append(search)
             for seed in prepared.seeds:
                 units = recipe.training.epochs if not row.refusal else 0
-                tasks.append(_Task(f"{_name(prepared)}, seed {seed}", self._run(row, seed, place), units, search))
+                tasks.append(_Task(f"{name}, seed {seed}", self._run(row, seed, place), units, search))
                 place += 1
         return tasks
 
@@ -271,11 +274,11 @@ class _Following:
         raise AssertionError("a task has no tasks of its own")
 
 
-def _name(prepared: Prepared) -> str:
+def _name(prepared: Prepared, distinction: str) -> str:
     recipe = prepared.cell.recipe
     storage = "" if recipe.quantization.kind == "none" else str(recipe.quantization)
-    parts = [recipe.strategy.describe(), storage]
-    return ", ".join(part for part in (f"{recipe.strategy.kind} {parts[0]}".strip(), parts[1]) if part)
+    method = f"{recipe.strategy.kind} {recipe.strategy.describe()}".strip()
+    return ", ".join(part for part in (method, storage, distinction) if part)
 
 
 def _chosen(tuning: Tuning) -> str:
