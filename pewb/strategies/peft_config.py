@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from pewb.errors import RefusedError, nearest
+from pewb.errors import InputError, RefusedError, nearest
 from pewb.strategies.adalora import orthogonality_penalty
 from pewb.strategies.peft_engine import PeftStrategy
 from pewb.strategies.placed_prompt import no_embeddings, place_prompt
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _PREFIXES = ("PREFIX_TUNING", "CARTRIDGE")
 """Virtual tokens that are handed over as past keys and values."""
+
+_TARGETS = ("target_modules", "feedforward_modules")
+"""Keys that name modules: a list of names, or a pattern."""
 
 _OURS = ("task_type", "inference_mode", "base_model_name_or_path", "revision", "auto_mapping", "peft_version")
 """What a configuration says of its own past: pewb says it anew."""
@@ -77,6 +81,12 @@ class Peft(PeftStrategy):
             raise ValueError(f"{'; '.join(faults)}; PEFT's {peft_type} has {', '.join(sorted(allowed))}")
         if "modules_to_save" not in allowed:
             raise ValueError(f"peft_type: PEFT's {peft_type} has no modules_to_save, so it can't train the head")
+        for key in _TARGETS:
+            if isinstance(config.get(key), str):
+                try:
+                    re.compile(config[key])
+                except re.error as error:
+                    raise ValueError(f"{key}: {config[key]!r} is no pattern: {error}; list names instead") from None
         return {key: given for key, given in config.items() if key not in _OURS}
 
     @property
@@ -108,7 +118,7 @@ class Peft(PeftStrategy):
         from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
         given = {key: value for key, value in self.config.items() if key != "peft_type"}
-        for key in ("target_modules", "feedforward_modules"):
+        for key in _TARGETS:
             if isinstance(given.get(key), list):
                 given[key] = _spelled_out(given[key], anatomy)
         head = list(anatomy.head)
@@ -119,10 +129,12 @@ class Peft(PeftStrategy):
         """Let PEFT insert the method, and move a prompt to its place.
 
         Raises:
+            InputError: a name in it matches no module of the model.
             RefusedError: PEFT refuses the configuration for this model.
         """
         import torch
 
+        self._check_names(model, anatomy)
         try:
             applied = super().apply(model, anatomy)
         except (RefusedError, torch.OutOfMemoryError):
@@ -141,6 +153,24 @@ class Peft(PeftStrategy):
                 f" {type(error).__name__}: {error}; change the configuration or the backbone"
             ) from error
         return self._placed(applied, anatomy)
+
+    def _check_names(self, model: Any, anatomy: Anatomy) -> None:
+        """Tell names that match nothing: PEFT passes over them as long as another matches."""
+        modules = [name for name, _ in model.named_modules()]
+        known = list(dict.fromkeys([*anatomy.site_modules, *(name.rpartition(".")[2] for name in modules if name)]))
+        for key in _TARGETS:
+            wanted = self.config.get(key)
+            if isinstance(wanted, list):
+                lost = [one for one in wanted if not _matches(_spelled_out([one], anatomy), modules)]
+            elif isinstance(wanted, str) and wanted != "all-linear":
+                lost = [] if any(re.fullmatch(wanted, name) for name in modules) else [wanted]
+            else:
+                lost = []
+            if lost:
+                raise InputError(
+                    f"strategy.config.{key}: '{lost[0]}' matches nothing in a '{anatomy.model_type}' model"
+                    f"{nearest(str(lost[0]), known)}"
+                )
 
     def load(self, model: Any, anatomy: Anatomy, folder: Path) -> Any:
         """Return `model` with the adapter in `folder`, a prompt in its place."""
@@ -166,6 +196,11 @@ class Peft(PeftStrategy):
 
 def _refuse_checkpointing(**_: Any) -> None:
     raise RefusedError("training.gradient_checkpointing: a prefix gets no gradient with it; set it to false")
+
+
+def _matches(names: list[str], modules: list[str]) -> bool:
+    """Return whether any of the names is a module's, or the end of one's, as PEFT takes it."""
+    return any(f".{module}".endswith(f".{name}") for name in names for module in modules)
 
 
 def _spelled_out(names: list[str], anatomy: Anatomy) -> list[str]:

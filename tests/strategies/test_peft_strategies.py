@@ -302,9 +302,29 @@ def test_peft_takes_sites_and_names(names, tiny_backbone):
 
 def test_what_peft_refuses_is_refused(tiny_backbone):
     with pytest.raises(
-        RefusedError, match=r"strategy\.config: PEFT refuses this LORA on a bert model: .*No modules were targeted"
+        RefusedError, match=r"strategy\.config: PEFT refuses this LORA on a bert model: .*LayerNorm.* is not supported"
     ):
-        inserted(tiny_backbone("bert"), Peft(config={"peft_type": "LORA", "target_modules": ["nowhere"]}))
+        inserted(tiny_backbone("bert"), Peft(config={"peft_type": "LORA", "target_modules": ["LayerNorm"]}))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["querry"], r"target_modules: 'querry' matches nothing in a 'bert' model; did you mean 'query'"),
+        (["query", "nowhere"], r"target_modules: 'nowhere' matches nothing"),
+        (r".*layer\.9\..*query", r"target_modules: '.*' matches nothing"),
+    ],
+)
+def test_a_name_that_matches_nothing_is_the_users_to_mend(names, words, tiny_backbone):
+    with pytest.raises(InputError, match=words) as raised:
+        inserted(tiny_backbone("bert"), Peft(config={"peft_type": "LORA", "target_modules": names}))
+    assert not isinstance(raised.value, RefusedError), "PEFT does not refuse the method"
+
+
+@pytest.mark.parametrize("names", [["layer.1.attention.self.query", "down"], r".*\.1\..*query", "all-linear"])
+def test_names_are_taken_as_peft_takes_them(names, tiny_backbone):
+    made = inserted(tiny_backbone("bert"), Peft(config={"peft_type": "LORA", "target_modules": names}))
+    assert any("layer.1" in name and "lora_A" in name for name, _ in made.model.named_parameters())
 
 
 def test_peft_prefix_has_prefix_tunings_limits(tiny_backbone):
