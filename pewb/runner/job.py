@@ -118,8 +118,10 @@ class TrainingJob(Job):
 
     def _settings(self) -> str:
         training = self.recipe.training
-        tuned = " tuned" if self.tuning else ""
-        settings = [self.recipe.strategy.describe(), f"lr {training.learning_rate:g}{tuned}"]
+        rate = f"lr {training.learning_rate:g}{' tuned' if self.tuning else ''}"
+        if self.recipe.tune and not self.tuning:  # the search failed, or was not begun
+            rate = "no lr chosen"
+        settings = [self.recipe.strategy.describe(), rate]
         if training.lora_plus_ratio:
             settings.append(f"LoRA+ {training.lora_plus_ratio:g}")
         settings.append(f"{training.epochs} epochs")

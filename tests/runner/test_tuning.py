@@ -157,3 +157,22 @@ def test_an_input_that_no_trial_can_use_is_the_users_to_mend(sentence_files, tin
     with pytest.raises(InputError, match="max_tokens"):
         Comparison(rows, Path("results"), reports).run()
     assert not list(Path("results").glob("*.json"))
+
+
+def test_a_row_whose_search_failed_names_no_rate(sentence_files, tiny_backbone, reports, monkeypatch):
+    """In a comparison the fault is the row's, and the others go on."""
+
+    def respond(job, *_):
+        if job.recipe.strategy.kind == "lora":
+            raise InputError("matches nothing")
+        return Answer(reason="the loss became nan")
+
+    monkeypatch.chdir(sentence_files)
+    monkeypatch.setattr(tuning, "try_in_process", respond)
+    content = {"backbone": str(tiny_backbone("bert")), "task": TASK, "tune": {}}
+    cells = [Cell(parse_recipe(content | {"strategy": kind})) for kind in ("lora", "full")]
+    rows = prepare(LoadedRecipe(cells, content), Path("results"), reports)
+    lora, full = (record for record, _ in Comparison(rows, Path("results"), reports).run())
+    assert (lora.status, lora.reason) == ("failed", "matches nothing")
+    assert full.reason.startswith("none of the 4 trials ended well; the last: the loss became nan")
+    assert [record.settings.split(", ")[-2:] for record in (lora, full)] == [["no lr chosen", "3 epochs"]] * 2
