@@ -158,7 +158,7 @@ def try_in_process(
     answer = Answer()
 
     def heard(event: str, content: dict[str, Any]) -> bool:
-        if event == "validated":
+        if event == "validated" and not answer.given_up:  # what is given up stays so, however fast it goes on
             answer.validation.append((content["evaluation"], content["value"]))
             answer.given_up = give_up(content["evaluation"], content["value"])
         elif event == "answer":

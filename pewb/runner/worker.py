@@ -49,6 +49,7 @@ class Events:
 
 def main(job_file: str) -> int:
     """Do the job in `job_file`, with events on standard output and everything else on standard error."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without it
     events = Events(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     job: AnyJob = TypeAdapter(AnyJob).validate_json(Path(job_file).read_text(encoding="utf-8"))

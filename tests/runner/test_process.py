@@ -1,6 +1,8 @@
 """What the parent makes of a process, whatever becomes of it; the processes here are stand-ins that start quickly."""
 
 import json
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -9,7 +11,7 @@ from pewb.errors import InputError, PewbError, RefusedError
 from pewb.record import read_records
 from pewb.reporting import Silent
 from pewb.runner import process
-from pewb.runner.process import Children, reserve, run_in_process
+from pewb.runner.process import WORKER, Children, reserve, run_in_process, try_in_process
 
 SAY = "import json, os, signal, sys, time\nsay = lambda **event: print(json.dumps(event), flush=True)\n"
 FACTS = {"device": {"kind": "cpu", "name": "CPU"}, "precision": "fp32", "data": {"test_digest": "abc"}}
@@ -113,6 +115,39 @@ def test_after_an_interrupt_nothing_goes_on(becomes):
     children.interrupt()
     record, _ = becomes("while True: signal.pause()", children=children)
     assert record.status == "cancelled"
+
+
+def test_what_is_given_up_stays_so_however_fast_it_goes_on(becomes, monkeypatch):
+    script = (
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "for number in (1, 2, 3): say(event='validated', evaluation=number, value=0.5)\n"
+        "say(event='answer', value=0.5, reason=None)"
+    )
+    monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", SAY + script))
+    answer = try_in_process(becomes.job, Silent(), Children(), lambda evaluation, _: evaluation == 2)
+    assert answer.given_up
+    assert answer.validation == [(1, 0.5), (2, 0.5)]
+
+
+def test_an_interrupt_reaches_a_process_of_the_background(make_job, tmp_path):
+    """A shell that has no job control starts these with the signal ignored, which is inherited."""
+    job = make_job(training={"epochs": 100_000})
+    (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker = subprocess.Popen([*WORKER, str(tmp_path / "job.json")], stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        for line in worker.stdout:
+            if json.loads(line).get("stage") == "training":
+                worker.send_signal(signal.SIGINT)
+                break
+        worker.communicate(timeout=60)
+    finally:
+        worker.kill()
+    [record] = read_records(job.results)
+    assert (record.status, record.reason) == ("cancelled", "interrupted")
 
 
 def test_no_process_is_left_behind_when_nobody_can_listen(becomes):
