@@ -85,7 +85,7 @@ def run(
     - `pewb run recipes/lora_sst2.toml`
     - `pewb run recipes/lora_sst2.toml --set strategy=head_only --set training.epochs=1`
     - `pewb run recipes/compare_sst2.toml --only lora --only full`
-    - `pewb run results/RUN.json --results /tmp/again`
+    - `pewb run results/RUN.json --results /tmp/again/results`
     """
     from pewb.recipe import load_recipe
     from pewb.runner import run as run_recipe
