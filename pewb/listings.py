@@ -17,6 +17,9 @@ FAMILIES = ("bert", "roberta", "deberta-v2", "llama", "gpt2", "t5")
 """The architectures of the matrix; the conformance suite trains each strategy on each of them."""
 STORAGES = ("none", "int8", "nf4")
 """The quantizations of the matrix."""
+_LORA_PLUS = (
+    "training.lora_plus_ratio: LoRA+, B learns so many times as fast as A (16: Hayou et al. 2024, arXiv:2402.12354)"
+)
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -44,6 +47,7 @@ def _strategies() -> list[dict[str, Any]]:
             "quantization": list(strategy.quantizations),
             "gradient_checkpointing": strategy.supports_gradient_checkpointing,
             "refuses": _refuses(strategy),
+            "goes_with": [_LORA_PLUS] if strategy.has_lora_matrices else [],
             "keys": [key for key in strategy.model_fields if key != "kind"],
             "variants": [value for settings in strategy.variants() for value in settings.values()],
             "paper": strategy.paper,

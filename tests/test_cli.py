@@ -221,6 +221,8 @@ def test_list_tells_what_a_strategy_can_be_combined_with(pewb):
     rows = {row["name"]: row for row in json.loads(pewb("list", "strategies", "--json").out)["strategies"]}
     assert all(row["equation"] and row["paper"] and row["learning_rate_source"] for row in rows.values())
     assert rows["bottleneck_adapter"]["variants"] == ["houlsby", "pfeiffer", "parallel"]
+    assert "LoRA+" in rows["lora"]["goes_with"][0]
+    assert not rows["full"]["goes_with"]
     assert rows["full"]["refuses"] == [
         "int8, nf4, fp4: quantised weights have no gradients, so they can't all be trained"
     ]

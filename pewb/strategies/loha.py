@@ -24,7 +24,8 @@ class LoHa(Lycoris):
     paper: ClassVar[str] = "Hyeon-Woo et al. 2022, arXiv:2108.06098; Yeh et al. 2024, arXiv:2309.14859"
     default_learning_rate: ClassVar[float] = 1e-2
     learning_rate_source: ClassVar[str] = (
-        "measured: minilm-l6 on 2,000 movie-snippets, 2 epochs: .711 at 1e-3, .758 at 3e-3, .802 at 1e-2, .499 at 3e-2"
+        "measured: minilm-l6 on 4,000 movie-snippets, 2 epochs, validation: .770 at 1e-3, .801 at 3.2e-3, .821 at 1e-2,"
+        " nothing learned at 3.2e-2"
     )
 
     def peft_config(self, anatomy: Anatomy) -> Any:

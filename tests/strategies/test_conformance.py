@@ -393,6 +393,7 @@ def test_facts_are_told(strategy):
     assert "arXiv" in kind.paper
     assert 1e-6 < kind.default_learning_rate < 1
     assert any(character.isdigit() for character in kind.learning_rate_source)
+    assert ("measured" in kind.learning_rate_source) <= ("validation" in kind.learning_rate_source), "on which split?"
     [row] = [row for row in listing("strategies") if row["name"] == strategy]
     assert bool(row["refuses"]) >= any(one.method.strategy == strategy for one in REFUSED)
     assert bool(kind.quantization_refusal) == (set(STORAGES) - set(kind.quantizations) != set())
