@@ -20,18 +20,25 @@ class Found:
 
     def __init__(self, results: Path, reporter: Reporter) -> None:
         """Read the records in `results`; a file that is none is told and passed over."""
+        self._results = results
+        self._reporter = reporter
+        self._seen: set[Path] = set()
         self._records: dict[str, list[tuple[Record, Path]]] = {}
         self._tunings: dict[str, list[Record]] = {}
-        for path in sorted(results.glob("*.json")):
+        self._look()
+
+    def _look(self) -> None:
+        """Read what has come since: the process of a run outlives a pewb that was killed, and may yet end well."""
+        for path in sorted(set(self._results.glob("*.json")) - self._seen):
             try:
-                record = read_record(path)
+                self.add(read_record(path), path)
             except InputError as error:
-                reporter.notice(str(error))
-                continue
-            self.add(record, path)
+                self._seen.add(path)
+                self._reporter.notice(str(error))
 
     def add(self, record: Record, path: Path) -> None:
         """Take note of a record."""
+        self._seen.add(path)
         if record.numerics_version == NUMERICS_VERSION:
             identity = identity_of(record.recipe_resolved, record.assets)
             self._records.setdefault(identity, []).append((record, path))
@@ -40,6 +47,7 @@ class Found:
 
     def answer(self, job: Job) -> tuple[Record, Path] | None:
         """Return the record that answers `job`, with its path; of a training only one of this kind of device."""
+        self._look()
         for record, path in self._records.get(job.identity, []):
             if record.status in _ANSWERS and (not isinstance(job, TrainingJob) or self._is_of_this_device(record)):
                 return record, path
