@@ -91,8 +91,10 @@ def _backbones() -> list[dict[str, Any]]:
             "description": entry.description,
             "architecture": entry.model_type,
             "parameters": entry.parameters,
+            "parameters_of": entry.parameters_of,
             "license": entry.license,
             "cached": cached("backbone", name),
+            "plannable": entry.config is not None,
         }
         for name, entry in backbones().items()
     ]
