@@ -133,14 +133,14 @@ def check(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOpti
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="strategies|tasks|backbones", help="What to list.")],
+    what: Annotated[str, typer.Argument(metavar="strategies|tasks|backbones|gpus", help="What to list.")],
     as_matrix: Annotated[
         bool,
         typer.Option("--matrix", help="Strategies only: each × architecture × quantization, yes or refused, and why."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the strategies, or the tasks and backbones of the catalogue."""
+    """List the strategies, the tasks and backbones of the catalogue, or the GPUs that have a name."""
     from pewb.listings import listing
 
     if as_matrix:

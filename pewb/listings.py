@@ -1,4 +1,4 @@
-"""What there is to choose from: strategies, and the catalogue's tasks and backbones, as rows of facts."""
+"""What there is to choose from: strategies, the catalogue's tasks and backbones, and GPUs, as rows of facts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LORA_PLUS = (
 
 
 def listing(what: str) -> list[dict[str, Any]]:
-    """Return a row for each of `what`: "strategies", "tasks" or "backbones".
+    """Return a row for each of `what`: "strategies", "tasks", "backbones" or "gpus".
 
     Raises:
         InputError: `what` is none of these.
     """
-    listings = {"strategies": _strategies, "tasks": _tasks, "backbones": _backbones}
+    listings = {"strategies": _strategies, "tasks": _tasks, "backbones": _backbones, "gpus": _gpus}
     if what not in listings:
         raise InputError(f"list: got '{what}'{nearest(what, list(listings))}; allowed: {', '.join(listings)}")
     return listings[what]()
@@ -95,10 +95,29 @@ def _backbones() -> list[dict[str, Any]]:
             "description": entry.description,
             "architecture": entry.model_type,
             "parameters": entry.parameters,
+            "parameters_of": entry.parameters_of,
             "license": entry.license,
             "cached": cached("backbone", name),
+            "plannable": entry.config is not None,
         }
         for name, entry in backbones().items()
+    ]
+
+
+def _gpus() -> list[dict[str, Any]]:
+    from pewb.planner.gpus import gpus
+
+    return [
+        {
+            "name": name,
+            "description": one.description,
+            "memory_bytes": one.memory_bytes,
+            "usable_bytes": one.usable_bytes,
+            "compute_capability": ".".join(map(str, one.compute_capability)),
+            "bf16": one.has_bf16,
+            "source": one.source,
+        }
+        for name, one in gpus().items()
     ]
 
 

@@ -31,8 +31,14 @@ def print_entry(row: dict[str, Any]) -> None:
     facts = dict(row)
     title = Text.assemble((facts.pop("name"), "bold"), "  ", facts.pop("description"))
     out.print(title, soft_wrap=not out.is_terminal)
-    text = "; ".join(f"{name.replace('_', ' ')} {_cell(value)}" for name, value in facts.items() if value != [])
+    text = "; ".join(_fact(name, value) for name, value in facts.items() if value != [])
     out.print(Padding(Text(text, style="dim"), (0, 0, 0, 4)), soft_wrap=False)
+
+
+def _fact(name: str, value: Any) -> str:
+    if name.endswith("_bytes"):
+        return f"{name.removesuffix('_bytes').replace('_', ' ')} {format_bytes(value)}"
+    return f"{name.replace('_', ' ')} {_cell(value)}"
 
 
 def _cell(value: Any) -> str:

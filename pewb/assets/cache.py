@@ -74,6 +74,11 @@ class Slot:
         manifest = self.manifest()
         return bool(manifest) and all(_size(self.folder / path) == facts["bytes"] for path, facts in manifest.items())
 
+    def holds(self, path: str) -> bool:
+        """Whether the one file `path` is there and is what it was when it was installed."""
+        facts = self.manifest().get(path)
+        return facts is not None and self._is_intact(path, facts)
+
     def damaged(self) -> list[str]:
         """Return the files that are missing or are not what they were when they were installed."""
         return [path for path, facts in self.manifest().items() if not self._is_intact(path, facts)]

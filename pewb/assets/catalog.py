@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from copy import deepcopy
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -92,7 +93,19 @@ class BackboneEntry(_Entry):
 
     model_type: str
     parameters: int | None = None
-    """Parameters of the model without a task head."""
+    """The published count, tied tensors once, of the form that `parameters_of` says."""
+    parameters_of: Literal["base", "causal_lm", "seq2seq_lm"] = "base"
+    """Without any head, or with the language-model head."""
+    config: dict[str, Any] | None = None
+    """The keys of its `config.json` that decide shapes, types and behaviour."""
+    config_nulls: tuple[str, ...] = ()
+    """Keys of its `config.json` that are null, for which TOML has no word."""
+    config_source: str | None = None
+    """Where its `config.json` is published."""
+
+    def config_json(self) -> dict[str, Any] | None:
+        """Return its `config.json` as far as the catalogue knows it; None: not at all."""
+        return None if self.config is None else deepcopy(self.config) | dict.fromkeys(self.config_nulls)
 
 
 class TaskEntry(_Entry):
@@ -100,6 +113,8 @@ class TaskEntry(_Entry):
 
     spec: dict[str, Any]
     """The keys of the recipe's task table; its files are inside the asset's folder."""
+    num_classes: int | None = None
+    """Of a classification whose `spec` does not name its labels, which are then read from the files."""
 
 
 @cache

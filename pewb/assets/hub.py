@@ -95,6 +95,26 @@ def obtain(source: HubSource, kind: str, name: str, report: Reporter, renew: boo
     return slot
 
 
+def obtain_file(source: HubSource, kind: str, path: str, name: str, report: Reporter) -> Slot:
+    """Fetch the one file `path` of `source`, unless it is there already.
+
+    Where the whole of `source` was fetched before, the file is held to that commit and digest.
+
+    Raises:
+        MissingError: it can't be had.
+        InputError: it is not what it was when it was first fetched.
+    """
+    whole = read_pin(_pin_key(source, kind))
+    revision = whole.commit if whole else source.revision
+    part = source.model_copy(update={"revision": revision, "files": (path,)})
+    here = slot_of(part, kind)
+    if here and here.holds(path):
+        return here
+    if whole and path in whole.files and here is None:
+        write_pin(_pin_key(part, kind), Pin(whole.commit, {path: whole.files[path]}))
+    return obtain(part, kind, name, report, renew=False)
+
+
 def _hold_to(pin: Pin | None, digests: dict[str, str], name: str, staging: Path) -> None:
     changed = [path for path, digest in digests.items() if pin and pin.files.get(path, digest) != digest]
     if changed:

@@ -72,7 +72,7 @@ def fetch(
         UnavailableError: no source has it; every reason is named, and the way out.
     """
     report = report or Silent()
-    sources = _sources(kind, reference, files)
+    sources = sources_of(kind, reference, files)
     try:
         cached = None if renew else _first_cached(kind, reference, sources, report)
         return cached or _first_obtained(kind, reference, sources, report, renew)
@@ -91,7 +91,7 @@ def fetch_first(kind: Kind, references: Sequence[str], report: Reporter | None =
     """
     report = report or Silent()
     for reference in references:
-        _sources(kind, reference)
+        sources_of(kind, reference)
     misses: list[tuple[str, MissingError]] = []
     for reference in references:
         try:
@@ -103,13 +103,13 @@ def fetch_first(kind: Kind, references: Sequence[str], report: Reporter | None =
             report.notice(f"{missed}: {reason.reason}; using {reference} instead")
         return asset
     reasons = [f"{missed}: {miss.reason}" for missed, miss in misses]
-    raise _together(f"no {kind} can be had", reasons, [miss for _, miss in misses])
+    raise together(f"no {kind} can be had", reasons, [miss for _, miss in misses])
 
 
 def cached(kind: Kind, name: str) -> bool:
     """Whether `name` can be had with no network; looks at names and sizes only, which is quick."""
     try:
-        sources = _sources(kind, name)
+        sources = sources_of(kind, name)
     except UnavailableError:
         return False
     return any(_is_here(kind, source) for source in sources)
@@ -119,8 +119,12 @@ def _entry(kind: Kind, name: str) -> BackboneEntry | TaskEntry | None:
     return backbones().get(name) if kind == "backbone" else tasks().get(name)
 
 
-def _sources(kind: Kind, reference: str, files: Sequence[str] = ()) -> tuple[Source, ...]:
-    """Return where `reference` may be had, in order."""
+def sources_of(kind: Kind, reference: str, files: Sequence[str] = ()) -> tuple[Source, ...]:
+    """Return where `reference` may be had, in order.
+
+    Raises:
+        InputError: the name is unknown.
+    """
     if entry := _entry(kind, reference):
         return entry.sources
     looks_like_path = reference.startswith(("/", ".", "~")) or "\\" in reference
@@ -135,14 +139,15 @@ def _sources(kind: Kind, reference: str, files: Sequence[str] = ()) -> tuple[Sou
     )
 
 
-def _slot(kind: Kind, source: HubSource | PypiSource) -> Slot | None:
+def slot_of(kind: Kind, source: HubSource | PypiSource) -> Slot | None:
+    """Return the place in the cache of what `source` has; None: it was never fetched."""
     return hub.slot_of(source, kind) if isinstance(source, HubSource) else pypi.slot_of(source)
 
 
 def _is_here(kind: Kind, source: Source) -> bool:
     if isinstance(source, FolderSource):
         return Path(source.folder).expanduser().is_dir()
-    slot = _slot(kind, source)
+    slot = slot_of(kind, source)
     return slot is not None and slot.is_whole()
 
 
@@ -150,7 +155,7 @@ def _first_cached(kind: Kind, name: str, sources: Sequence[Source], report: Repo
     for source in sources:
         if isinstance(source, FolderSource):
             continue
-        slot = _slot(kind, source)
+        slot = slot_of(kind, source)
         if slot and (digests := slot.verified(name, report)):
             return _asset(kind, name, source, slot.folder, digests)
     return None
@@ -167,7 +172,7 @@ def _first_obtained(kind: Kind, name: str, sources: Sequence[Source], report: Re
         for _, reason in misses:
             report.notice(f"{name}: {reason.reason}; using {source} instead")
         return _asset(kind, name, source, where, digests)
-    raise _together(name, [miss.reason for _, miss in misses], [miss for _, miss in misses])
+    raise together(name, [miss.reason for _, miss in misses], [miss for _, miss in misses])
 
 
 def _obtain(kind: Kind, name: str, source: Source, report: Reporter, renew: bool) -> tuple[Path, dict[str, str]]:
@@ -189,7 +194,7 @@ def _asset(kind: Kind, name: str, source: Source, where: Path, digests: dict[str
     return Asset(name, kind, place, where, digests, entry.hub_id if entry else None)
 
 
-def _together(subject: str, reasons: Sequence[str], misses: Sequence[MissingError]) -> MissingError:
+def together(subject: str, reasons: Sequence[str], misses: Sequence[MissingError]) -> MissingError:
     """Make one miss of several: every reason once, every way out once."""
     ways_out = dict.fromkeys(miss.way_out for miss in misses)
     return MissingError("; ".join(dict.fromkeys(reasons)), "; or ".join(ways_out), subject)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pewb.assets import backbones, cached, fetch, fetch_first, tasks
+from pewb.assets import architecture, backbones, cached, fetch, fetch_first, tasks
 from pewb.tasks.text_classification import TextClassification, read_examples
 
 pytestmark = pytest.mark.assets
@@ -44,6 +44,24 @@ def test_gguf_is_one_file():
     assert (asset.folder / "SmolLM2-135M-Instruct.Q4_1.gguf").read_bytes()[:4] == b"GGUF"
 
 
+def test_catalogue_says_of_minilm_what_its_own_file_says(reports):
+    published = json.loads((fetch("backbone", "minilm-l6").folder / "config.json").read_text())
+    known = architecture("minilm-l6", reports)
+    assert {key: published[key] for key in known} == known
+
+
+def test_catalogue_says_of_the_gguf_what_its_own_header_says(reports):
+    from transformers import AutoConfig
+
+    folder = fetch("backbone", "smollm2-135m-instruct-q4_1").folder
+    published = AutoConfig.from_pretrained(folder, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf").to_dict()
+    known = architecture("smollm2-135m-instruct-q4_1", reports)
+    assert published["rope_parameters"]["rope_theta"] == known.pop("rope_theta")
+    assert published["rms_norm_eps"] == pytest.approx(known.pop("rms_norm_eps"))
+    del known["torch_dtype"]
+    assert {key: published[key] for key in known} == known
+
+
 def test_movie_snippets_stand_in_for_sst2(reports):
     if cached("task", "sst2"):
         pytest.skip("sst2 is in the cache")
@@ -66,7 +84,7 @@ def test_movie_snippets_stand_in_for_sst2(reports):
 def test_task_is_what_the_catalogue_says(name, train, test, classes):
     folder: Path = fetch("task", name).folder
     examples = read_examples(TextClassification.model_validate(tasks()[name].spec), folder, {})
-    assert len(examples.labels) == classes
+    assert len(examples.labels) == classes == (tasks()[name].num_classes or len(tasks()[name].spec["labels"]))
     if train:
         assert len(examples.train) + len(examples.validation) == train
         assert len(examples.test) == test
