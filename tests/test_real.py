@@ -34,9 +34,7 @@ def test_the_saved_adapter_loads_with_plain_peft_and_predicts_the_same(lora_run)
 
     recipe, record, path = lora_run
     backbone, task = fetch("backbone", "minilm-l6"), fetch("task", "movie-snippets")
-    examples = read_examples(
-        decode_task(tasks()["movie-snippets"].spec), task.folder, recipe.limit.model_dump()
-    )
+    examples = read_examples(decode_task(tasks()["movie-snippets"].spec), task.folder, recipe.limit.model_dump())
     base = AutoModelForSequenceClassification.from_pretrained(backbone.folder, num_labels=2, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, path.parent / record.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(backbone.folder)

@@ -178,7 +178,7 @@ if TYPE_CHECKING:
 else:
     _TAGGED = tuple(Annotated[family, Tag(kind)] for kind, family in TASKS.items())
     TaskTable = Annotated[Union[_TAGGED], Discriminator(_kind_of_task)]  # noqa: UP007
-    AnyTask = Annotated[Union[(Annotated[Names, Tag(NAMES)], *_TAGGED)], Discriminator(_kind_of_task)]  # noqa: UP007
+    AnyTask = Annotated[Union[(Annotated[Names, Tag(NAMES)], *_TAGGED)], Discriminator(_kind_of_task)]
     AnyStrategy = Annotated[
         Union[tuple(strategies().values())], Field(discriminator="kind"), BeforeValidator(kind_table)  # noqa: UP007
     ]

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from pewb.errors import RefusedError, nearest
 from pewb.strategies.adalora import orthogonality_penalty
 from pewb.strategies.peft_engine import PeftStrategy
-from pewb.strategies.placed_prompt import no_embeddings, place_prompt
+from pewb.strategies.placed_prompt import no_embeddings, placed
 from pewb.strategies.prefix_tuning import PrefixTuning
 
 if TYPE_CHECKING:
@@ -112,8 +112,9 @@ class Peft(PeftStrategy):
             if isinstance(given.get(key), list):
                 given[key] = _spelled_out(given[key], anatomy)
         head = list(anatomy.head)
-        given["modules_to_save"] = [*head, *(name for name in given.get("modules_to_save") or [] if name not in head)]
-        return PEFT_TYPE_TO_CONFIG_MAPPING[self.peft_type](task_type="SEQ_CLS", **given)
+        saved = [*head, *(name for name in given.get("modules_to_save") or [] if name not in head)]
+        given["modules_to_save"] = saved or None
+        return PEFT_TYPE_TO_CONFIG_MAPPING[self.peft_type](task_type=anatomy.peft_task_type, **given)
 
     def apply(self, model: Any, anatomy: Anatomy) -> Any:
         """Let PEFT insert the method, and move a prompt to its place.
@@ -150,7 +151,7 @@ class Peft(PeftStrategy):
         if self.peft_type in _PREFIXES:
             model.gradient_checkpointing_enable = _refuse_checkpointing
         elif self._places_prompt:
-            place_prompt(model, self.virtual_tokens(), anatomy.is_encoder)
+            return placed(model, self.virtual_tokens(), anatomy)
         return model
 
     def penalty(self, model: Any) -> torch.Tensor | None:

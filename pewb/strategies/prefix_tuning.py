@@ -53,5 +53,7 @@ class PrefixTuning(PeftStrategy):
         from peft import PrefixTuningConfig
 
         return PrefixTuningConfig(
-            task_type="SEQ_CLS", num_virtual_tokens=self.num_virtual_tokens, modules_to_save=list(anatomy.head)
+            task_type=anatomy.peft_task_type,
+            num_virtual_tokens=self.num_virtual_tokens,
+            modules_to_save=list(anatomy.head) or None,
         )

@@ -80,9 +80,8 @@ class TaskFamily(BaseModel):
         if self.data or (self.train and self.test):
             return None
         missing = "test" if self.train else "train"
-        return (
-            f"'{missing}' is missing: give train and test files, or one file as data to have it divided"
-            + (f" (paths or patterns inside '{self.dataset}')" if self.dataset else "")
+        return f"'{missing}' is missing: give train and test files, or one file as data to have it divided" + (
+            f" (paths or patterns inside '{self.dataset}')" if self.dataset else ""
         )
 
     def check_files(self) -> None:

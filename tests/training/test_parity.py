@@ -5,10 +5,11 @@ import torch
 from accelerate import Accelerator
 
 from pewb import assembly
-from pewb.batching import encode, longest_first, shuffled_batches
+from pewb.batching import Collated, encode, longest_first, shuffled_batches
 from pewb.device import Computing
 from pewb.errors import OutOfMemoryError, TrainingError
 from pewb.measurement.memory import PhaseMemory
+from pewb.objective import Classes
 from pewb.recipe import Quantization, Training
 from pewb.reporting import Silent
 from pewb.strategies.full import Full
@@ -120,8 +121,8 @@ def test_splitting_a_batch_does_not_change_the_gradient(tiny_backbone):
         stepper = Stepper(
             made.model,
             made.strategy,
-            made.tokenizer,
-            data,
+            Collated(made.tokenizer, data, CPU),
+            Classes(),
             optimizer,
             Accelerator(cpu=True),
             training,
