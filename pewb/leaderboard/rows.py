@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Peak, Record, Status, Time
+from pewb.tasks import TaskFamily, families_judged_by
 
 _NOT_COMPARED = {
     *("backbone", "seeds", "training.precision", "device.kind", "device.threads"),
@@ -89,6 +90,22 @@ class Row(BaseModel):
     def main(self) -> Metric | None:
         """The main metric's value."""
         return self.metrics.get(self.main_metric) if self.main_metric else None
+
+    @property
+    def merit(self) -> float:
+        """How good the main metric's value is: more is better, whatever the metric; the least of all without a value."""
+        if self.main is None:
+            return -math.inf
+        return self.main.value if all(family.greater_is_better for family in self._families) else -self.main.value
+
+    @property
+    def had_new_head(self) -> bool:
+        """Whether the untouched model was tested with a head that was new."""
+        return all(family.model_head == "sequence_classification" for family in self._families)
+
+    @property
+    def _families(self) -> list[type[TaskFamily]]:
+        return families_judged_by(self.main_metric)
 
     @property
     def peak_memory_bytes(self) -> int | None:
@@ -225,6 +242,10 @@ def pooled_metric(name: str, metrics: Sequence[Metric]) -> Metric:
 def _range(name: str) -> tuple[float, float]:
     if "correlation" in name or name in ("pearson", "spearman", "cohen_kappa"):
         return -1.0, 1.0
+    if name == "loss":
+        return 0.0, math.inf
+    if name == "perplexity":
+        return 1.0, math.inf
     if "accuracy" in name or "f1" in name or name in ("precision", "recall"):
         return 0.0, 1.0
     return -math.inf, math.inf

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from pewb.errors import RefusedError, nearest
 from pewb.strategies.adalora import orthogonality_penalty
 from pewb.strategies.peft_engine import PeftStrategy
-from pewb.strategies.placed_prompt import no_embeddings, placed
+from pewb.strategies.placed_prompt import no_embeddings, num_prompts, placed
 from pewb.strategies.prefix_tuning import PrefixTuning
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _PREFIXES = ("PREFIX_TUNING", "CARTRIDGE")
 """Virtual tokens that are handed over as past keys and values."""
+
+_PLAIN_PROMPTS = ("PROMPT_TUNING", "P_TUNING")
+"""Virtual tokens that are put before the text, and nothing else."""
 
 _OURS = ("task_type", "inference_mode", "base_model_name_or_path", "revision", "auto_mapping", "peft_version")
 """What a configuration says of its own past: pewb says it anew."""
@@ -92,6 +95,8 @@ class Peft(PeftStrategy):
         """Refuse what prompt and prefix tuning refuse; what else PEFT refuses, it says itself when the run begins."""
         if self.peft_type in _PREFIXES:
             return PrefixTuning().misfit(anatomy)
+        if anatomy.is_language_model and self._places_prompt and self.peft_type not in _PLAIN_PROMPTS:
+            return f"PEFT's {self.peft_type} reads the labels of a language model, and pewb computes the loss from the logits"
         return no_embeddings(anatomy) if self._places_prompt else None
 
     def describe(self) -> str:
@@ -114,6 +119,8 @@ class Peft(PeftStrategy):
         head = list(anatomy.head)
         saved = [*head, *(name for name in given.get("modules_to_save") or [] if name not in head)]
         given["modules_to_save"] = saved or None
+        if self.peft_type in _PLAIN_PROMPTS:
+            given.setdefault("num_transformer_submodules", num_prompts(anatomy))
         return PEFT_TYPE_TO_CONFIG_MAPPING[self.peft_type](task_type=anatomy.peft_task_type, **given)
 
     def apply(self, model: Any, anatomy: Anatomy) -> Any:
