@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -98,23 +99,6 @@ def test_a_comparison_ranks_the_smaller_loss_first_and_says_that_nothing_is_test
         compare(full.run, lora.run, Path("results"))
 
 
-def test_a_search_looks_for_the_smaller_loss(sentence_files, tiny_language_model, monkeypatch):
-    monkeypatch.chdir(sentence_files)
-    write_pairs(sentence_files)
-    content = {
-        "backbone": str(tiny_language_model("llama")),
-        "task": TASKS["llama"],
-        "strategy": {"kind": "layer_norm"},
-        "training": {"epochs": 1, "batch_size": 8, "max_tokens": 16, "precision": "fp32", "learning_rate": 1e-3},
-        "tune": {"trials": 4, "extensions": 0, "prune": False},
-        "device": {"kind": "cpu", "threads": 1},
-    }
-    [(record, _)] = run(LoadedRecipe([Cell(parse_recipe(content))], content))
-    reached = {trial.values["training.learning_rate"]: trial.validation for trial in record.tuning.trials}
-    assert record.tuning.chosen["training.learning_rate"] == min(reached, key=reached.get)
-    assert len(set(reached.values())) == 4
-
-
 def recipe(task, folder="backbone") -> LoadedRecipe:
     content = {"backbone": str(folder), "task": task, "strategy": "lora"}
     return LoadedRecipe([Cell(parse_recipe(content))], content)
@@ -166,8 +150,6 @@ def test_backbones_that_can_not_do_it(architecture, task, message, do_job, sente
     write_pairs(sentence_files)
     done = do_job(architecture, task=task)
     assert done.status == 2
-    import re
-
     assert re.search(message, done.input_error), done.input_error
 
 

@@ -226,6 +226,13 @@ def test_best_state_keeps_only_trained_weights():
     assert set(best._weights) == {"1.weight", "1.bias"}
 
 
+def test_best_state_of_a_loss_is_the_smallest():
+    model = torch.nn.Linear(1, 1)
+    best = BestState(patience=2, greater_is_better=False)
+    assert [best.saw(model, value, step) for step, value in enumerate([3.0, 2.0, 2.5, 2.1])] == [False] * 3 + [True]
+    assert best.step == 1
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "cosine_with_restarts", "polynomial"])
 def test_schedules_warm_up_and_stay_positive(schedule):
     model = torch.nn.Linear(2, 2)
