@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pewb.evaluation.references import REFERENCES
-from pewb.tasks.text_classification import Examples, Split
+from pewb.tasks import Examples, Split
 from tests.conftest import SENTENCES
 
 LABELS = ["negative", "neither", "positive"]
