@@ -102,11 +102,14 @@ class Anatomy:
 
     model_type: str
     base: str
-    """The name under which the model keeps its backbone, beside the head."""
+    """The name under which the model keeps its backbone, beside the head; empty where it keeps the parts as its own."""
     stacks: tuple[Stack, ...]
     """Input side first: an encoder-decoder has two."""
     head: tuple[str, ...]
-    """Modules trained under every strategy: the classifier, and a pooler where the classifier reads it."""
+    """Modules trained under every strategy: the classifier, and a pooler where the classifier reads it.
+
+    A language model has none: what it predicts tokens with is pre-trained, and part of its backbone.
+    """
     site_modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Full module names for each site that the model has."""
     norms: tuple[str, ...] = ()
@@ -118,8 +121,19 @@ class Anatomy:
     is_encoder_decoder: bool = False
     takes_past: bool = True
     """Whether its layers take past keys and values."""
+    peft_task_type: str = "SEQ_CLS"
+    """What PEFT calls a model with this head."""
+    backbone: tuple[str, ...] = ()
+    """The model's own children that make up the backbone: all that is not head."""
+    output: tuple[str, ...] = ()
+    """The projection onto the vocabulary of a language model, often tied to the embeddings; it is never quantised."""
     has_conv1d: bool = False
     """Whether its projections are transformers' `Conv1D` (GPT-2), whose weights are stored the other way round."""
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether it predicts tokens, by what it was pre-trained with, and has no new head."""
+        return self.peft_task_type != "SEQ_CLS"
 
     @cached_property
     def top_stack(self) -> Stack:
@@ -204,13 +218,14 @@ def _site_of(module: str) -> str | None:
     return max(matches)[1] if matches else None
 
 
-def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatomy:
+def anatomy_of(config: Any, parameter_names: Iterable[str], base: str, peft_task_type: str = "SEQ_CLS") -> Anatomy:
     """Return the anatomy of a model with `config`, told from the names of its parameters.
 
     Args:
         config: the transformers configuration (its `model_type` and what it says of its kind).
         parameter_names: as `named_parameters` gives them, before any strategy is applied.
-        base: the name under which the model keeps its backbone (`base_model_prefix`).
+        base: the name under which the model keeps its backbone (`base_model_prefix`), empty if it has no such part.
+        peft_task_type: what PEFT calls a model with its head; all but "SEQ_CLS" are language models, without a new head.
 
     Raises:
         RefusedError: no stack of layers can be told from the names.
@@ -226,8 +241,9 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatom
         stack, index = match[1], int(match[2])
         sizes[stack] = max(sizes.get(stack, 0), index + 1)
         sites.setdefault(site, {})[name.removesuffix(".weight")] = None
-    head = _head_of(names, base)
-    if not sizes or not head:
+    is_classifier = peft_task_type == "SEQ_CLS"
+    head = _head_of(names, base) if is_classifier else []
+    if not sizes or (is_classifier and not head):
         raise RefusedError(
             f"pewb can't tell the {'head' if sizes else 'layers'} of a '{config.model_type}' model;"
             " name another backbone (pewb list backbones)"
@@ -235,7 +251,7 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatom
     within = [
         name
         for name in names
-        if name.startswith(base + ".")
+        if name.startswith(base + "." if base else "")
         and not name.startswith(tuple(part + "." for part in head))
         and not _OTHER_SENSES.search(name)
     ]
@@ -250,8 +266,10 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str) -> Anatom
         site_modules={site: tuple(modules) for site, modules in sites.items()},
         norms=tuple(dict.fromkeys(norms)),
         biases=tuple(name for name in within if name.endswith(".bias")),
-        is_encoder=not encoder_decoder and not reads_last,
+        is_encoder=is_classifier and not encoder_decoder and not reads_last,
         is_encoder_decoder=encoder_decoder,
+        peft_task_type=peft_task_type,
+        backbone=(base,) if is_classifier else tuple(dict.fromkeys(name.partition(".")[0] for name in names)),
     )
 
 

@@ -20,6 +20,7 @@ from pewb.quantization import is_quantized, quantization_config
 from pewb.recipe import Quantization, Training
 from pewb.strategies import Strategy
 from pewb.strategies.strategy import QUANTIZATIONS
+from pewb.tasks import TaskFamily, TextClassification
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,11 @@ def load(
     training: Training,
     computing: Computing,
     seed: int,
+    family: type[TaskFamily] = TextClassification,
 ) -> Assembly:
     """Load the untouched model for `strategy`: quantised, cast and on its device.
 
-    The head is new, unless the files hold one for as many classes.
+    The head of a classification over `labels` is new, unless the files hold one for as many classes.
 
     `name` is what the backbone is called where others may have it (PEFT writes it into what it saves).
 
@@ -57,14 +59,14 @@ def load(
         InputError: the backbone's files or `max_tokens` do not serve.
         RefusedError: the strategy does not fit the architecture.
     """
-    blueprint = read_blueprint(folder, labels, training.dropout)
+    blueprint = read_blueprint(folder, labels, training.dropout, family)
     anatomy = blueprint.anatomy
     _refuse_unfit(strategy, anatomy, quantization.kind, computing.device.type)
     check_length(blueprint, training.max_tokens, strategy.virtual_tokens())
     tokenizer = load_tokenizer(blueprint, strategy.padding_side)
     kept = [*strategy.trained_modules(anatomy), *anatomy.head]
     torch.manual_seed(seed)
-    config = quantization_config(quantization, kept, computing.compute_type)
+    config = quantization_config(quantization, [*kept, *anatomy.output], computing.compute_type)
     model = load_backbone(blueprint, config, computing.device)
     model.name_or_path = model.config._name_or_path = name
     _cast(model, kept, computing)

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from pewb.anatomy import Anatomy, anatomy_of, longest_input
 from pewb.errors import InputError, RefusedError
 from pewb.quantization import keep_trainable_after_evaluation
+from pewb.tasks import TaskFamily, TextClassification
 
 _BAD_FILES = (
     OSError,
@@ -46,14 +47,19 @@ class Blueprint:
     anatomy: Anatomy
 
 
-def read_blueprint(folder: Path, labels: Sequence[str], dropout: float | None = None) -> Blueprint:
-    """Read the configuration in `folder` for a sequence classification over `labels`.
+def read_blueprint(
+    folder: Path,
+    labels: Sequence[str],
+    dropout: float | None = None,
+    family: type[TaskFamily] = TextClassification,
+) -> Blueprint:
+    """Read the configuration in `folder` for a task of `family`; `labels` are the classes of a classification.
 
     Raises:
         InputError: the folder holds no backbone.
-        RefusedError: transformers has no sequence classification head for the architecture.
+        RefusedError: transformers has no such head for the architecture.
     """
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+    from transformers import AutoConfig
 
     gguf_file = next((path.name for path in sorted(folder.glob("*.gguf"))), None)
     if (folder / "config.json").is_file():
@@ -65,16 +71,12 @@ def read_blueprint(folder: Path, labels: Sequence[str], dropout: float | None = 
             f"backbone: the configuration in {folder} can't be read: {_in_one_line(error)};"
             " mend it, or name another backbone (pewb list backbones)"
         ) from None
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise RefusedError(
-            f"backbone: transformers has no sequence classification head for '{config.model_type}' models;"
-            " name another (pewb list backbones)"
-        )
-    model_class = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
-    config.num_labels = len(labels)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: number for number, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    model_class = _model_class(config, family)
+    if family.model_head == "sequence_classification":
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
+        config.problem_type = "single_label_classification"
     if dropout is not None:
         _set_dropout(config, dropout)
     try:
@@ -84,12 +86,52 @@ def read_blueprint(folder: Path, labels: Sequence[str], dropout: float | None = 
             f"backbone: no model can be built from the configuration in {folder}: {_in_one_line(error)};"
             " mend it, or name another backbone (pewb list backbones)"
         ) from None
-    anatomy = anatomy_of(config, (name for name, _ in virtual.named_parameters()), virtual.base_model_prefix)
+    base = virtual.base_model_prefix if hasattr(virtual, virtual.base_model_prefix) else ""
+    names = (name for name, _ in virtual.named_parameters())
+    anatomy = anatomy_of(config, names, base, family.peft_task_type)
     forwards = (virtual.forward, virtual.get_submodule(anatomy.base).forward)
     takes_past = any("past_key_values" in signature(forward).parameters for forward in forwards)
     has_conv1d = any(isinstance(module, Conv1D) for module in virtual.modules())
-    anatomy = replace(anatomy, takes_past=takes_past, has_conv1d=has_conv1d)
+    output = _vocabulary_projections(virtual) if anatomy.is_language_model else ()
+    anatomy = replace(anatomy, takes_past=takes_past, has_conv1d=has_conv1d, output=output)
     return Blueprint(folder, gguf_file, config, model_class, anatomy)
+
+
+def _model_class(config: Any, family: type[TaskFamily]) -> Any:
+    """Return transformers' class for the architecture with the head that `family` needs.
+
+    Raises:
+        RefusedError: there is none, or one that would see what it is to predict.
+    """
+    import transformers
+
+    mapping, told = {
+        "sequence_classification": ("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING", "sequence classification head"),
+        "causal_lm": ("MODEL_FOR_CAUSAL_LM_MAPPING", "causal language modelling head"),
+        "seq2seq_lm": ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING", "sequence-to-sequence head"),
+    }[family.model_head]
+    classes = getattr(transformers, mapping)
+    if type(config) not in classes:
+        raise RefusedError(
+            f"backbone: transformers has no {told} for '{config.model_type}' models; name another (pewb list backbones)"
+        )
+    if family.model_head == "causal_lm":
+        if getattr(config, "is_encoder_decoder", False):
+            raise RefusedError(
+                f"backbone: '{config.model_type}' models are encoder-decoders; their task is kind = \"seq2seq\""
+            )
+        is_encoder = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING or config.model_type == "bert-generation"
+        if is_encoder and not getattr(config, "is_decoder", False):
+            raise RefusedError(
+                f"backbone: this '{config.model_type}' model reads its text in both directions, so it would see the tokens"
+                " that it is to predict; name a decoder (pewb list backbones)"
+            )
+    return classes[type(config)]
+
+
+def _vocabulary_projections(virtual: Any) -> tuple[str, ...]:
+    output = virtual.get_output_embeddings()
+    return tuple(name for name, module in virtual.named_modules() if module is output)
 
 
 def _set_dropout(config: Any, probability: float) -> None:
@@ -114,7 +156,7 @@ def build_virtual(model_class: Any, config: Any) -> Any:
 def load_tokenizer(blueprint: Blueprint, padding_side: str) -> Any:
     """Return the backbone's tokenizer, its pad token and padding side made right for `padding_side`.
 
-    Encoders and encoder-decoders are padded on the right. A backbone without a pad token pads with its end token, and the
+    Encoders, encoder-decoders and language models are padded on the right. A backbone without a pad token pads with its end token, and the
     configuration is told, because the heads of decoders look there (transformers issue 34055).
 
     Raises:
@@ -142,7 +184,8 @@ def load_tokenizer(blueprint: Blueprint, padding_side: str) -> Any:
         )
     blueprint.config.pad_token_id = text_config.pad_token_id = tokenizer.pad_token_id
     anatomy = blueprint.anatomy
-    tokenizer.padding_side = "right" if anatomy.is_encoder or anatomy.is_encoder_decoder else padding_side
+    reads_last_token = not (anatomy.is_encoder or anatomy.is_encoder_decoder or anatomy.is_language_model)
+    tokenizer.padding_side = padding_side if reads_last_token else "right"
     return tokenizer
 
 
@@ -208,7 +251,7 @@ def _checked_load(blueprint: Blueprint, folder: Path | str, **options: Any) -> A
     )
     anatomy = blueprint.anatomy
     head = tuple(name + "." for name in anatomy.head)
-    drawn = (*head, f"{anatomy.base}.pooler.")  # a pooler that the head does not read may well be missing
+    drawn = (*head, f"{anatomy.base}.pooler.".lstrip("."))  # a pooler that the head does not read may well be missing
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(drawn))
     other = sorted(name for name, *_ in report["mismatched_keys"] if not name.startswith(head))
     if missing or other:

@@ -10,9 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from pewb.errors import InputError
+from pewb.objective import IGNORED, Inputs
+from pewb.tasks import ModelHead, Split, TaskFamily
 
 _BATCHES_SORTED_TOGETHER = 50
 """Length is sorted within so many batches at a time, so that batches differ from epoch to epoch."""
@@ -25,13 +30,21 @@ class Encoded:
     features: Any
     """A `datasets.Dataset` with the tokenizer's columns."""
     labels: list[int]
+    """The class of each example; empty where the columns hold labels for tokens."""
     lengths: list[int]
     """Tokens of each example, special ones included."""
     num_cut: int
     """Examples that were longer than `max_tokens`."""
+    weights: list[int]
+    """How many losses each example has: one for its class, or one for each of its target tokens."""
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.lengths)
+
+    @property
+    def num_without_target(self) -> int:
+        """Examples of which nothing is left to be predicted, because their prompts alone are too long."""
+        return self.weights.count(0)
 
 
 def encode(
@@ -49,7 +62,87 @@ def encode(
     if place and not place.exists():
         _store(features, num_cut, place)
     lengths = [len(ids) for ids in features["input_ids"]]
-    return Encoded(features, labels, lengths, num_cut)
+    return Encoded(features, labels, lengths, num_cut, [1] * len(lengths))
+
+
+def encode_split(
+    family: type[TaskFamily], tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None
+) -> Encoded:
+    """Tokenise a split as its family of tasks is read by a model (`encode` says what `max_tokens` and `cache` are).
+
+    Raises:
+        InputError: no example has a target token within `max_tokens`, or a decoder's tokenizer has no end token.
+    """
+    if family.model_head == "sequence_classification":
+        return encode(tokenizer, split.texts, split.labels, max_tokens, cache)
+    tokenise = _continued if family.model_head == "causal_lm" else _translated
+    place = cache and _place_in(cache, tokenizer, split.texts, max_tokens, family.model_head)
+    features, num_cut = (place and _stored(place)) or tokenise(tokenizer, split.texts, max_tokens)
+    if place and not place.exists():
+        _store(features, num_cut, place)
+    labels = features["labels"]
+    lengths = [len(ids) for ids in features["input_ids"]]
+    if family.model_head == "seq2seq_lm":
+        lengths = [source + len(target) for source, target in zip(lengths, labels, strict=True)]
+    weights = [len(row) - row.count(IGNORED) for row in labels]
+    if not any(weights):
+        raise InputError(
+            f"training.max_tokens: the prompts fill the {max_tokens} tokens, and nothing is left to be learned; raise it"
+        )
+    return Encoded(features, [], lengths, num_cut, weights)
+
+
+def _continued(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int) -> tuple[Any, int]:
+    """Return (prompt, completion) pairs, or texts alone, as one sequence each, and how many were cut at their end.
+
+    Prompt and completion are tokenised apart, so that the labels begin where the completion does.
+    """
+    from datasets import Dataset
+
+    if tokenizer.eos_token_id is None:
+        raise InputError("backbone: its tokenizer has no end token, so a model can't learn where to stop; name another")
+    start = _leading_tokens(tokenizer)
+    prompts = _plain_tokens(tokenizer, [pair[0] for pair in texts]) if len(texts[0]) > 1 else [[] for _ in texts]
+    completions = _plain_tokens(tokenizer, [pair[-1] for pair in texts])
+    columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    num_cut = 0
+    for prompt, completion in zip(prompts, completions, strict=True):
+        read, learned = [*start, *prompt], [*completion, tokenizer.eos_token_id]
+        num_cut += len(read) + len(learned) > max_tokens
+        ids = [*read, *learned][:max_tokens]
+        labels = [*([IGNORED] * len(read)), *learned][:max_tokens]
+        columns["input_ids"].append(ids)
+        columns["attention_mask"].append([1] * len(ids))
+        columns["labels"].append([IGNORED, *labels[1:]])  # nothing stands before the first token to predict it from
+    return Dataset.from_dict(columns), num_cut
+
+
+def _translated(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int) -> tuple[Any, int]:
+    """Return sources and, as labels, targets, each with its special tokens; and how many pairs were cut somewhere."""
+    from datasets import Dataset
+
+    options: dict[str, Any] = {"split_special_tokens": True}
+    sources, targets = [pair[0] for pair in texts], [pair[1] for pair in texts]
+    whole = (tokenizer(sources, **options)["input_ids"], tokenizer(text_target=targets, **options)["input_ids"])
+    num_cut = sum(max(len(source), len(target)) > max_tokens for source, target in zip(*whole, strict=True))
+    options |= {"truncation": True, "max_length": max_tokens}
+    read = tokenizer(sources, **options)["input_ids"]
+    columns = {"input_ids": read, "attention_mask": [[1] * len(ids) for ids in read]}
+    columns["labels"] = tokenizer(text_target=targets, **options)["input_ids"]
+    return Dataset.from_dict(columns), num_cut
+
+
+def _plain_tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    encoding = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
+    ids: list[list[int]] = encoding["input_ids"]
+    return ids
+
+
+def _leading_tokens(tokenizer: Any) -> list[int]:
+    """Return the special tokens that the tokenizer puts before a text, such as Llama's begin token."""
+    encoding = tokenizer("a", return_special_tokens_mask=True)
+    is_special = encoding["special_tokens_mask"]
+    return list(encoding["input_ids"][: is_special.index(0)])
 
 
 def _tokenised(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int) -> tuple[Any, int]:
@@ -79,15 +172,21 @@ def _tokenised(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int
     return features, num_cut
 
 
-def _place_in(cache: Path, tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int) -> Path | None:
-    """Return the folder for these texts as this tokenizer cuts them; None for one whose working can't be told."""
+def _place_in(
+    cache: Path,
+    tokenizer: Any,
+    texts: Sequence[tuple[str, ...]],
+    max_tokens: int,
+    head: ModelHead = "sequence_classification",
+) -> Path | None:
+    """Return the folder for these texts as they are cut for a model with `head`; None if the tokenizer's working can't be told."""
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         return None
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     rules = {key: value for key, value in backend.items() if key not in ("truncation", "padding")}  # set by each call
     working = [rules, type(tokenizer).__name__, tokenizer.model_input_names, tokenizer.truncation_side]
     versions = [version("transformers"), version("tokenizers")]
-    content = json.dumps([*working, *versions, max_tokens, texts])
+    content = json.dumps([*working, *versions, max_tokens, texts, head, tokenizer.eos_token_id])
     return cache / hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
@@ -116,11 +215,49 @@ def _store(features: Any, num_cut: int, place: Path) -> None:
 def collate(
     tokenizer: Any, data: Encoded, indices: Sequence[int], device: torch.device
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Return the model's inputs, each (batch, tokens) and padded to the longest, and the labels, (batch,)."""
+    """Return the model's inputs, each (batch, tokens) and padded to the longest, and the labels.
+
+    Labels are classes, (batch,), or tokens, (batch, tokens), padded with `IGNORED` on the right.
+    """
     columns = data.features[list(indices)]
+    of_tokens = columns.pop("labels", None)
     inputs = tokenizer.pad(columns, return_tensors="pt")
-    labels = torch.tensor([data.labels[index] for index in indices])
+    if of_tokens is None:
+        labels = torch.tensor([data.labels[index] for index in indices])
+    else:
+        assert tokenizer.padding_side == "right"
+        rows = [torch.tensor(row) for row in of_tokens]
+        labels = pad_sequence(rows, batch_first=True, padding_value=IGNORED)
     return {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device)
+
+
+class Batches(Protocol):
+    """Where a step's inputs come from: real examples, or virtual ones that only have shapes."""
+
+    def weight(self, indices: Sequence[int]) -> int:
+        """Return how many losses the examples have together; the mean is over these."""
+        ...
+
+    def __call__(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
+        """Return the model's inputs and the labels of a micro-batch, on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Collated:
+    """Batches of tokenised examples."""
+
+    tokenizer: Any
+    data: Encoded
+    device: torch.device
+
+    def weight(self, indices: Sequence[int]) -> int:
+        """Return the number of examples, or of target tokens; at least 1, for a batch may have no target."""
+        return max(1, sum(self.data.weights[index] for index in indices))
+
+    def __call__(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
+        """Return the examples, padded to the longest."""
+        return collate(self.tokenizer, self.data, indices, self.device)
 
 
 def shuffled_batches(

@@ -39,6 +39,21 @@ def tiny_backbone(tmp_path_factory):
     return build
 
 
+@pytest.fixture(scope="session")
+def tiny_language_model(tmp_path_factory):
+    """Return a function from an architecture's name to a folder with a tiny language model of it, built once."""
+    from tests.tiny_backbones import make_language_model
+
+    made: dict[str, Path] = {}
+
+    def build(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = make_language_model(architecture, tmp_path_factory.mktemp(f"{architecture}-lm"))
+        return made[architecture]
+
+    return build
+
+
 @pytest.fixture
 def sentence_files(tmp_path):
     """Return a folder with train.csv, validation.csv and test.csv of sentences whose class a word decides."""

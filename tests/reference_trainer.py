@@ -26,10 +26,10 @@ from transformers import (
 )
 
 from pewb.assets import fetch, tasks
-from pewb.recipe import Recipe, TaskTable, Training
+from pewb.recipe import Recipe, Training
 from pewb.record import Metric, Record, read_record
 from pewb.strategies.lora import Lora
-from pewb.tasks import read_examples
+from pewb.tasks import decode_task, read_examples
 
 
 def lora_config(lora: Lora, target_modules: list[str], head: list[str]) -> LoraConfig:
@@ -114,7 +114,7 @@ def compare(record: Record) -> tuple[Metric, dict[str, Any]]:
     """Train the rival as `record`'s run was trained, print both accuracies, and return them."""
     recipe = Recipe.model_validate(record.recipe_resolved)
     backbone, task = fetch("backbone", record.backbone), fetch("task", record.task)
-    spec = TaskTable.model_validate(tasks()[record.task].spec)
+    spec = decode_task(tasks()[record.task].spec)
     examples = read_examples(spec, task.folder, recipe.limit.model_dump())
     rival = tuned(
         backbone.folder,

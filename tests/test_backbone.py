@@ -20,9 +20,10 @@ from transformers import (
 from pewb import assembly
 from pewb.assets import fetch
 from pewb.backbone import Blueprint, build_virtual, check_length, load_backbone, load_tokenizer, read_blueprint
-from pewb.batching import collate, encode
+from pewb.batching import Collated, collate, encode
 from pewb.device import Computing
 from pewb.errors import InputError
+from pewb.objective import Classes
 from pewb.quantization import is_quantized, num_weights, quantization_config
 from pewb.recipe import Quantization, Training
 from pewb.strategies.lora import Lora
@@ -89,7 +90,7 @@ def test_the_text_part_of_a_multi_modal_configuration_is_told_the_pad_token(tmp_
     config = Gemma3Config()
     config.text_config.pad_token_id = None
     tokenizer_for("llama").save_pretrained(tmp_path)
-    anatomy = type("Anatomy", (), {"is_encoder": False, "is_encoder_decoder": False})
+    anatomy = type("Anatomy", (), {"is_encoder": False, "is_encoder_decoder": False, "is_language_model": False})
     load_tokenizer(Blueprint(tmp_path, None, config, None, anatomy), "right")
     assert config.get_text_config().pad_token_id == 4
 
@@ -266,7 +267,14 @@ def test_three_classes_and_pairs_train(architecture, is_pair, tiny_backbone, tin
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], 1e-2)
     model.train()
     stepper = Stepper(
-        model, assembled.strategy, assembled.tokenizer, data, optimizer, Accelerator(cpu=True), training, 2
+        model,
+        assembled.strategy,
+        Collated(assembled.tokenizer, data, CPU),
+        Classes(),
+        optimizer,
+        Accelerator(cpu=True),
+        training,
+        2,
     )
     first, *_, last = [stepper.step(range(3)) for _ in range(8)]
     assert last < first

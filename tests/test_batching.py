@@ -1,9 +1,13 @@
 """Texts to tokens: cuts are counted, pairs are kept apart, special tokens in a text are text."""
 
 import pytest
+import torch
+from tokenizers import processors
 
 from pewb import batching
-from pewb.batching import encode
+from pewb.batching import collate, encode, encode_split
+from pewb.errors import InputError
+from pewb.tasks import CausalLm, Seq2Seq, Split
 from tests.tiny_backbones import tokenizer_for
 
 
@@ -66,3 +70,70 @@ def test_a_damaged_or_unwritable_cache_costs_only_time(tmp_path):
     assert (place / "cut.json").read_text() == "1"
     (tmp_path / "file").write_text("")
     assert encode(tokenizer_for("bert"), TEXTS, [1, 1], 5, tmp_path / "file").features[:] == first.features[:]
+
+
+PAIRS = Split([("a good film", "it was great"), ("the plot", "dull")])
+"""In tokens: 9 5 7 and 16 17 20; 10 8 and 19."""
+
+
+def test_a_prompt_is_read_and_its_completion_learned():
+    data = encode_split(CausalLm, tokenizer_for("llama"), PAIRS, 16)
+    assert data.features["input_ids"][:] == [[9, 5, 7, 16, 17, 20, 4], [10, 8, 19, 4]]
+    assert data.features["labels"][:] == [[-100, -100, -100, 16, 17, 20, 4], [-100, -100, 19, 4]]
+    assert (data.lengths, data.weights, data.num_cut) == ([7, 4], [4, 2], 0)
+
+
+def test_without_a_prompt_all_but_the_first_token_is_learned():
+    data = encode_split(CausalLm, tokenizer_for("llama"), Split([("it was great",)]), 16)
+    assert data.features["labels"][0] == [-100, 17, 20, 4]
+    assert data.weights == [3]
+
+
+def test_a_begin_token_is_read_and_predicts_the_first():
+    tokenizer = tokenizer_for("llama")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", special_tokens=[("[CLS]", 1)]
+    )
+    data = encode_split(CausalLm, tokenizer, Split([("it was great",)]), 16)
+    assert data.features["input_ids"][0] == [1, 16, 17, 20, 4]
+    assert data.features["labels"][0] == [-100, 16, 17, 20, 4]
+
+
+def test_what_is_too_long_loses_its_end():
+    data = encode_split(CausalLm, tokenizer_for("llama"), PAIRS, 5)
+    assert data.features["input_ids"][:] == [[9, 5, 7, 16, 17], [10, 8, 19, 4]]
+    assert (data.weights, data.num_cut) == ([2, 2], 1)
+    pairs = encode_split(Seq2Seq, tokenizer_for("t5"), PAIRS, 3)
+    assert pairs.features["input_ids"][:] == [[9, 5, 4], [10, 8, 4]]
+    assert pairs.features["labels"][:] == [[16, 17, 4], [19, 4]]
+    assert (pairs.lengths, pairs.weights, pairs.num_cut) == ([6, 5], [3, 2], 1)
+
+
+@pytest.mark.parametrize(("family", "architecture"), [(CausalLm, "llama"), (Seq2Seq, "t5")])
+def test_padding_is_no_target(family, architecture):
+    tokenizer = tokenizer_for(architecture)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    data = encode_split(family, tokenizer, PAIRS, 16)
+    inputs, labels = collate(tokenizer, data, [1, 0], torch.device("cpu"))
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape
+    assert (labels != -100).sum(1).tolist() == [data.weights[1], data.weights[0]]
+    assert labels[0].tolist()[-2:] == [-100, -100]
+    assert labels[1].tolist()[-1] == 4, "the end is learned, though it also pads"
+
+
+def test_a_decoder_that_can_not_end_is_no_use():
+    tokenizer = tokenizer_for("llama")
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="has no end token"):
+        encode_split(CausalLm, tokenizer, PAIRS, 16)
+
+
+def test_each_family_has_tokens_of_its_own_in_the_cache(tmp_path):
+    tokenizer = tokenizer_for("t5")
+    encode(tokenizer, PAIRS.texts, [0, 1], 16, tmp_path)
+    stored = [encode_split(family, tokenizer, PAIRS, 16, tmp_path) for family in (CausalLm, Seq2Seq, CausalLm)]
+    assert len(list(tmp_path.iterdir())) == 3
+    for family, data in zip((CausalLm, Seq2Seq, CausalLm), stored, strict=True):
+        plain = encode_split(family, tokenizer, PAIRS, 16)
+        assert data.features[:] == plain.features[:]
+        assert (data.lengths, data.weights) == (plain.lengths, plain.weights)

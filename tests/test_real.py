@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pewb.assets import fetch, tasks
-from pewb.recipe import LoadedRecipe, TaskTable, load_recipe
+from pewb.recipe import LoadedRecipe, load_recipe
 from pewb.runner import run
-from pewb.tasks import read_examples
+from pewb.tasks import decode_task, read_examples
 from tests.test_recipe import ROOT
 
 SHORT = [
@@ -34,9 +34,7 @@ def test_the_saved_adapter_loads_with_plain_peft_and_predicts_the_same(lora_run)
 
     recipe, record, path = lora_run
     backbone, task = fetch("backbone", "minilm-l6"), fetch("task", "movie-snippets")
-    examples = read_examples(
-        TaskTable.model_validate(tasks()["movie-snippets"].spec), task.folder, recipe.limit.model_dump()
-    )
+    examples = read_examples(decode_task(tasks()["movie-snippets"].spec), task.folder, recipe.limit.model_dump())
     base = AutoModelForSequenceClassification.from_pretrained(backbone.folder, num_labels=2, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, path.parent / record.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(backbone.folder)

@@ -104,6 +104,15 @@ def test_combinations_that_can_not_be_are_refused_with_the_reason(change, messag
         ({"strategy": {}}, "strategy.kind: missing; name one of"),
         ({"task": {"kind": "text_classification", "train": "a.csv"}}, "'test' is missing"),
         ({"task": {"kind": "text_classification", "trian": "a.csv"}}, "did you mean 'train'"),
+        (
+            {"task": {"kind": "causal_ml"}},
+            "task.kind: got 'causal_ml'; did you mean 'causal_lm'.*; allowed: text_class",
+        ),
+        ({"task": {"kind": "causal_lm", "promt": "a"}}, "task.promt: unknown key; did you mean 'prompt'.*completion$"),
+        ({"task": {"kind": "seq2seq", "label": "a"}}, "task.label: unknown key.*prompt, completion$"),
+        ({"task": {"kind": "text_classification", "prompt": "a"}}, "task.prompt: unknown key.*binarize$"),
+        ({"task": {"kind": "causal_lm", "data": "a", "split": {"tran": 8}}}, "task.split.tran.*did you mean 'train'"),
+        ({"task": {"kind": "seq2seq", "data": "a", "prompt": "completion"}}, "are the same column, 'completion'"),
         ({"device": {"memory": "8 Gigs"}}, "is not a size"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [2**70]}, "seeds"),
@@ -116,6 +125,15 @@ def test_combinations_that_can_not_be_are_refused_with_the_reason(change, messag
 def test_a_fault_names_the_way_out(change, message):
     with pytest.raises(InputError, match=message):
         parse_recipe(MINIMAL | change)
+
+
+@pytest.mark.parametrize(
+    "task", [{"kind": "causal_lm"}, {"kind": "seq2seq"}, {"kind": "text_classification", "labels": ["a", "b"]}]
+)
+def test_a_task_without_files_is_a_recipe(task):
+    recipe = parse_recipe(MINIMAL | {"task": task})
+    assert recipe.task.kind == task["kind"]
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 
 def test_overrides(tmp_path):

@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
@@ -89,5 +91,14 @@ def make_backbone(architecture: str, folder: Path) -> Path:
     model = AutoModelForSequenceClassification.from_config(CONFIGURATIONS[architecture]())
     backbone = getattr(model, model.base_model_prefix)
     backbone.save_pretrained(folder)
+    tokenizer_for(architecture).save_pretrained(folder)
+    return folder
+
+
+def make_language_model(architecture: str, folder: Path) -> Path:
+    """Write a tiny random backbone with what it predicts tokens with into `folder`; Llama's alone is not tied."""
+    torch.manual_seed(0)
+    kind = AutoModelForSeq2SeqLM if architecture == "t5" else AutoModelForCausalLM
+    kind.from_config(CONFIGURATIONS[architecture]()).save_pretrained(folder)
     tokenizer_for(architecture).save_pretrained(folder)
     return folder

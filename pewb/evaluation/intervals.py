@@ -39,3 +39,23 @@ def bootstrap(metric: Callable[[np.ndarray], np.ndarray], counts: np.ndarray) ->
     low, high = (float(bound) for bound in np.quantile(values, [tail, 1 - tail]))
     value = float(metric(counts[None])[0])
     return Metric(value=value, low=min(low, value), high=max(high, value), interval="bootstrap")
+
+
+def ratio(sums: np.ndarray, weights: np.ndarray) -> Metric:
+    """Return a mean over the parts of examples with its 95 % percentile bootstrap interval over examples (Efron 1979).
+
+    The parts of one example are alike, so whole examples are drawn. The draws are seeded.
+
+    Args:
+        sums: the sum over each example's parts, (examples,).
+        weights: how many parts each example has, (examples,).
+    """
+    generator = np.random.default_rng(0)
+    pairs = np.stack([sums, weights], axis=1)
+    counts = (generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums))) for _ in range(_RESAMPLES))
+    drawn = np.array([count @ pairs for count in counts])
+    values = drawn[drawn[:, 1] > 0]
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = (float(bound) for bound in np.quantile(values[:, 0] / values[:, 1], [tail, 1 - tail]))
+    value = float(sums.sum() / weights.sum())
+    return Metric(value=value, low=min(low, value), high=max(high, value), interval="bootstrap")

@@ -1,7 +1,8 @@
-"""Metrics of a classification, as `evaluate` modules that need no hub: scikit-learn does the counting."""
+"""Metrics: of a classification, as `evaluate` modules that need no hub (scikit-learn counts), and of a language model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import evaluate
 import numpy as np
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 
-from pewb.evaluation.intervals import bootstrap, proportion
+from pewb.evaluation.intervals import bootstrap, proportion, ratio
 from pewb.record import Confusion, Metric
 
 
@@ -66,6 +67,22 @@ def classification_metrics(labels: Sequence[int], predicted: Sequence[int], num_
         "matthews_correlation": bootstrap(_matthews_correlation, counts),
     }
     return {name: interval.model_copy(update={"value": measured[name]}) for name, interval in intervals.items()}
+
+
+def language_metrics(losses: Sequence[float], num_tokens: Sequence[int]) -> dict[str, Metric]:
+    """Return the mean loss over target tokens, in nats, and its exponential, the perplexity, with 95 % intervals.
+
+    A perplexity beyond all floating-point numbers is left out.
+
+    Args:
+        losses: the sum of each example's losses.
+        num_tokens: the number of each example's target tokens.
+    """
+    loss = ratio(np.asarray(losses, float), np.asarray(num_tokens, float))
+    if loss.high > math.log(np.finfo(float).max):
+        return {"loss": loss}
+    bounds = {name: math.exp(getattr(loss, name)) for name in ("value", "low", "high")}
+    return {"loss": loss, "perplexity": Metric(**bounds, interval=loss.interval)}
 
 
 def confusion(labels: Sequence[int], predicted: Sequence[int], names: list[str]) -> Confusion:

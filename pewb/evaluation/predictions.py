@@ -1,20 +1,43 @@
-"""Predictions: the model's logits for every example of a split."""
+"""Predictions: what the model says of every example of a split, and what follows from it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from pewb.batching import Encoded, collate
 from pewb.errors import OutOfMemoryError, TrainingError
-from pewb.evaluation.metrics import classification_metrics, confusion
+from pewb.evaluation.metrics import classification_metrics, confusion, language_metrics
+from pewb.evaluation.tables import Table, class_table, loss_table
 from pewb.measurement.memory import is_out_of_memory
+from pewb.objective import objective_of
 from pewb.record import Confusion, Metric
 from pewb.reporting import Reporter
+from pewb.tasks import TaskFamily, TextClassification
+
+
+class Predicted(Protocol):
+    """What a model says of the examples of one split; `names` are those of the classes, if there are any."""
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return every metric with its interval."""
+        ...
+
+    def confusion(self, names: Sequence[str]) -> Confusion | None:
+        """Return the confusion matrix, where there are classes."""
+        ...
+
+    def warnings(self, names: Sequence[str]) -> list[str]:
+        """Return what must be known before the metrics are believed."""
+        ...
+
+    def table(self, names: Sequence[str]) -> Table:
+        """Return what is kept of each example."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,43 @@ class Predictions:
         """Return the confusion matrix over the classes `names`."""
         return confusion(self.labels, self.predicted, list(names))
 
+    def warnings(self, names: Sequence[str]) -> list[str]:
+        """Return a warning if one class was predicted for every example."""
+        return [f"predicts one class only ('{names[self.predicted[0]]}')"] if self.is_degenerate else []
+
+    def table(self, names: Sequence[str]) -> Table:
+        """Return each example's label, prediction and probabilities."""
+        return class_table(names, self.labels, self.predicted, self.probabilities.tolist())
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """What each example of a language model's split cost, in the split's order."""
+
+    losses: torch.Tensor
+    """(examples,), the sum over the example's target tokens, in nats, float32."""
+    num_tokens: list[int]
+    """The target tokens of each example."""
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the loss per token and the perplexity, with their intervals."""
+        return language_metrics(self.losses.tolist(), self.num_tokens)
+
+    def confusion(self, names: Sequence[str]) -> Confusion | None:
+        """Return none: there are no classes."""
+        return None
+
+    def warnings(self, names: Sequence[str]) -> list[str]:
+        """Return a warning if examples have no target token, and so count for nothing."""
+        without = self.num_tokens.count(0)
+        return (
+            [f"{without} of {len(self.num_tokens)} test examples have no target within max_tokens"] if without else []
+        )
+
+    def table(self, names: Sequence[str]) -> Table:
+        """Return each example's loss and number of target tokens."""
+        return loss_table(self.losses.tolist(), self.num_tokens)
+
 
 @torch.no_grad()
 def predict(
@@ -55,13 +115,14 @@ def predict(
     reporter: Reporter,
     stage: str,
     around_longest: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Predictions:
+    family: type[TaskFamily] = TextClassification,
+) -> Predicted:
     """Run `model` in evaluation mode over `data`, the longest batch first, and leave it in the mode it was in.
 
     Where memory runs out, batches are halved from there on.
 
     Args:
-        model: gives logits (batch, classes).
+        model: gives logits, (batch, classes) or (batch, tokens, vocabulary).
         tokenizer: pads the batches.
         data: the tokenised examples.
         batch_size: examples at once, if they fit.
@@ -69,6 +130,7 @@ def predict(
         reporter: told of the progress, as `stage`.
         stage: what this is, for the user.
         around_longest: gives a context for the first batch, which takes the most memory.
+        family: of the task; it says what is taken from the logits.
 
     Raises:
         OutOfMemoryError: one example at a time does not fit.
@@ -77,16 +139,20 @@ def predict(
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
+    objective = objective_of(family)
+    has_classes = family.model_head == "sequence_classification"
     order = sorted(range(len(data)), key=lambda index: -data.lengths[index])
     done: list[torch.Tensor] = []
     num_done = 0
     while num_done < len(order):
         indices = order[num_done : num_done + batch_size]
         try:
-            inputs, _ = collate(tokenizer, data, indices, device)
-            with around_longest() if num_done == 0 else nullcontext(), autocast():
-                logits = model(**inputs).logits
-            done.append(logits.float().softmax(-1).cpu())
+            inputs, labels = collate(tokenizer, data, indices, device)
+            with around_longest() if num_done == 0 else nullcontext():
+                with autocast():
+                    logits = objective.logits(model, inputs, labels)
+                taken = logits.float().softmax(-1) if has_classes else objective.losses(logits, labels, "none")
+            done.append(taken.cpu())
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -97,14 +163,14 @@ def predict(
         num_done += len(indices)
         reporter.progress(stage, num_done, len(data))
     model.train(was_training)
-    probabilities = torch.empty_like(torch.cat(done))
-    probabilities[order] = torch.cat(done)
-    if not probabilities.isfinite().all():
+    found = torch.empty_like(torch.cat(done))
+    found[order] = torch.cat(done)
+    if not found.isfinite().all():
         raise TrainingError(
             f"{stage}: the model's outputs are not numbers; try a lower training.learning_rate or"
             ' training.precision = "fp32"'
         )
-    return Predictions(probabilities, data.labels)
+    return Predictions(found, data.labels) if has_classes else TokenLosses(found, data.weights)
 
 
 def _first_line(error: Exception) -> str:

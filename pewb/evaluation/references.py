@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pewb.tasks.text_classification import Examples, Split
+from pewb.tasks import Examples, Split
 
 _STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 """Of the logistic regression, C: inverse of the penalty's weight."""

@@ -195,7 +195,7 @@ def _seeds(row: Row) -> str:
 def _status(line: Line) -> str:
     row = line.row
     if row.kind == "untouched":
-        return "untrained head"
+        return "untrained head" if row.had_new_head else "success"
     flags = [_outcome(row)]
     if row.older_numerics:
         flags.append("older numerics")

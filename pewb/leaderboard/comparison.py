@@ -9,7 +9,7 @@ from typing import Any
 from pewb.errors import InputError, nearest
 from pewb.evaluation.paired import PairedTest, Predictor, paired_test
 from pewb.leaderboard.cells import p_value, signed
-from pewb.leaderboard.outcomes import Untested, of_runs, read_outcomes, seed_noise
+from pewb.leaderboard.outcomes import Untested, no_test, of_runs, read_outcomes, seed_noise
 from pewb.leaderboard.rows import Row, rows_of
 from pewb.leaderboard.verdicts import COSTS, SIGNIFICANCE, Cost, brief_names
 from pewb.record import Record, read_record, read_records
@@ -90,6 +90,9 @@ def compare(one: str, other: str, results: Path) -> Comparison:
             f"'{one}' and '{other}' were tested on different examples"
             f" ({_test_set(first)}; {_test_set(second)}); a paired test needs the same ones"
         )
+    for text, row in ((one, first), (other, second)):
+        if row.main_metric != "accuracy":
+            raise InputError(f"'{text}' can't be tested: {no_test(row.main_metric)}; pewb leaderboard ranks by it")
     test = paired_test(*(_predictor(text, side) for text, side in zip((one, other), sides, strict=True)))
     names = brief_names([first, second])
     prices = [_price(cost, first, second) for cost in _PRICES]

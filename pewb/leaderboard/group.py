@@ -186,5 +186,4 @@ def _listed(names: Sequence[str]) -> str:
 
 def _rank(row: Row) -> tuple[Any, ...]:
     """Return what rows of a group are sorted by: success first, then the main metric, then what they are."""
-    value = row.main.value if row.main else float("-inf")
-    return row.status != "success", -value, row.kind, row.label, row.precision or "", row.counted, row.runs
+    return row.status != "success", -row.merit, row.kind, row.label, row.precision or "", row.counted, row.runs

@@ -37,6 +37,11 @@ Outcomes = Mapping[str, Outcome | Untested]
 """By the run's name."""
 
 
+def no_test(metric: str | None) -> str:
+    """Return why rows that are ranked by `metric` are not tested."""
+    return f"there is no paired test for {metric}"
+
+
 def read_outcomes(records: Iterable[Record], folder: str | Path) -> Outcomes:
     """Read the predictions of every successful run from `folder`; where that can't be, say why."""
     return {record.run: _outcome(record, Path(folder)) for record in records if record.status == "success"}
@@ -69,7 +74,7 @@ def _is_degenerate(outcome: Outcome | Untested | None) -> bool:
 
 def _outcome(record: Record, folder: Path) -> Outcome | Untested:
     if record.main_metric != "accuracy":
-        return Untested(f"there is no paired test for {record.main_metric}")
+        return Untested(no_test(record.main_metric))
     if record.predictions is None:
         return Untested("the record names no predictions")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pewb.leaderboard.pooling import largest_memory, mean_metric, mean_time, pooled_metrics
 from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Record, Status, Time
+from pewb.tasks import TaskFamily, families_judged_by
 
 _NOT_COMPARED = {
     *("backbone", "seeds", "training.precision", "device.kind", "device.threads"),
@@ -75,6 +77,8 @@ class Row(BaseModel):
     num_trials: int | None
     """Of the search that chose the hyper-parameters; none where they are the recipe's."""
     memory: Memory
+    memory_predicted: Memory = Memory()
+    """What the plan said before the runs; empty for records from before there were plans."""
     """The largest of any seed."""
     time: Time
     """The mean over seeds."""
@@ -88,6 +92,22 @@ class Row(BaseModel):
     def main(self) -> Metric | None:
         """The main metric's value."""
         return self.metrics.get(self.main_metric) if self.main_metric else None
+
+    @property
+    def merit(self) -> float:
+        """How good the main metric's value is: more is better, whatever the metric; the least of all without a value."""
+        if self.main is None:
+            return -math.inf
+        return self.main.value if all(family.greater_is_better for family in self._families) else -self.main.value
+
+    @property
+    def had_new_head(self) -> bool:
+        """Whether the untouched model was tested with a head that was new."""
+        return all(family.model_head == "sequence_classification" for family in self._families)
+
+    @property
+    def _families(self) -> list[type[TaskFamily]]:
+        return families_judged_by(self.main_metric)
 
     @property
     def peak_memory_bytes(self) -> int | None:
@@ -178,7 +198,13 @@ def untouched_row(rows: Sequence[Row]) -> Row | None:
     if not members:
         return None
     names = sorted(set.intersection(*(set(row.baseline) for row in members)))
-    blank = dict.fromkeys(Row.model_fields) | {"memory": Memory(), "time": Time(), "baseline": {}, "outcomes": {}}
+    blank = dict.fromkeys(Row.model_fields) | {
+        "memory": Memory(),
+        "memory_predicted": Memory(),
+        "time": Time(),
+        "baseline": {},
+        "outcomes": {},
+    }
     blank |= {name: [] for name in ("runs", "records", "counted", "warnings", "device_names")}
     blank |= dict.fromkeys(("settings", "distinction"), "")
     shared = ("backbone", "task", "backbone_digest", "test_digest", "train_examples", "main_metric", "device")
@@ -318,6 +344,7 @@ def _row(key: _Conditions, records: list[Record], newest: int, distinction: str)
         trainable_share=parameters.trainable / parameters.total if parameters and parameters.total else None,
         num_trials=max((len(record.tuning.trials) for record in evidence if record.tuning), default=None),
         memory=largest_memory([record.memory for record in evidence]),
+        memory_predicted=largest_memory([one.memory_predicted for one in evidence if one.memory_predicted]),
         time=mean_time([record.time for record in evidence]),
         shipped_bytes=max(
             (record.shipped_bytes for record in evidence if record.shipped_bytes is not None), default=None

@@ -92,7 +92,7 @@ def _turned(test: PairedTest) -> PairedTest:
 
 
 def pareto_optimal(rows: Sequence[Row]) -> list[bool]:
-    """Return whether no other strategy is at least as good in accuracy and every cost, and better in one of them."""
+    """Return whether no other strategy is at least as good in the main metric and every cost, and better in one of them."""
     points = [_point(row) for row in rows]
     return [point is not None and not any(other and _dominates(other, point) for other in points) for point in points]
 
@@ -103,7 +103,7 @@ def _point(row: Row) -> tuple[float, ...] | None:
         return None
     figures = [cost.of(row) for cost in COSTS]
     known = [figure for figure in figures if figure is not None]
-    return (-row.main.value, *known) if len(known) == len(figures) else None
+    return (-row.merit, *known) if len(known) == len(figures) else None
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -116,8 +116,8 @@ def staircase(rows: Sequence[Row], cost: Cost) -> list[Row]:
     A reference costs nothing, so that a strategy which is no better than one is not recommended at any price.
     """
     steps: list[Row] = []
-    for row in sorted(_priced(rows, cost), key=lambda row: (_price(row, cost), -_accuracy(row), row.label)):
-        if not steps or _accuracy(row) > _accuracy(steps[-1]):
+    for row in sorted(_priced(rows, cost), key=lambda row: (_price(row, cost), -row.merit, row.label)):
+        if not steps or row.merit > steps[-1].merit:
             steps.append(row)
     return steps if any(row.kind == "strategy" for row in steps) else []
 
@@ -125,7 +125,7 @@ def staircase(rows: Sequence[Row], cost: Cost) -> list[Row]:
 def cheapest(rows: Sequence[Row], cost: Cost) -> Row | None:
     """Return the strategy among `rows` with the least of one cost; of equals the best."""
     known = [row for row in _priced(rows, cost) if row.kind == "strategy"]
-    return min(known, key=lambda row: (_price(row, cost), -_accuracy(row), row.label), default=None)
+    return min(known, key=lambda row: (_price(row, cost), -row.merit, row.label), default=None)
 
 
 def _priced(rows: Sequence[Row], cost: Cost) -> list[Row]:
@@ -142,10 +142,6 @@ def _is_priced_strategy(row: Row, cost: Cost) -> bool:
 
 def _price(row: Row, cost: Cost) -> float:
     return 0.0 if row.kind == "reference" else cost.of(row) or 0.0
-
-
-def _accuracy(row: Row) -> float:
-    return row.main.value if row.main else float("-inf")
 
 
 def brief_names(rows: Sequence[Row]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from pewb.errors import nearest
-from pewb.recipe.sections import Recipe, TaskTable
+from pewb.recipe.sections import NAMES, Recipe
 from pewb.strategies import strategies
 from pewb.tasks import TASKS
 
@@ -49,7 +49,7 @@ def _example(key: str) -> str:
 def _without_tags(place: Iterable[Any]) -> list[Any]:
     """Return a fault's place without the names that pydantic gives to a union's branches."""
     parts = list(place)
-    if len(parts) > 1 and (parts[0] == "strategy" or (parts[0] == "task" and parts[1] in ("names", "table"))):
+    if len(parts) > 1 and (parts[0] == "strategy" or (parts[0] == "task" and parts[1] in (NAMES, *TASKS))):
         del parts[1]
     return parts
 
@@ -60,8 +60,8 @@ def _keys_at(place: tuple[Any, ...]) -> list[str]:
     for part in place:
         if part in strategies():
             model = strategies()[part]
-        elif part == "table":
-            model = TaskTable
+        elif part in TASKS:
+            model = TASKS[part]
         elif part in model.model_fields:
             found = _model_in(model.model_fields[part].annotation)
             model = found or model

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from pewb.errors import InputError
 from pewb.strategies import Strategy, strategies
-from pewb.tasks import TextClassification
+from pewb.tasks import DEFAULT_KIND, TASKS, TaskFamily
 from pewb.units import parse_bytes
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "bf16-true"]
@@ -160,15 +160,25 @@ def kind_table(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-def _names_or_table(value: Any) -> str:
-    return "names" if isinstance(value, str | list | tuple) else "table"
+NAMES = "names"
+"""What a fault's place calls a task that is given by names; a table it calls by its kind."""
+
+
+def _kind_of_task(value: Any) -> str:
+    if isinstance(value, str | list | tuple):
+        return NAMES
+    return str(value.get("kind", DEFAULT_KIND) if isinstance(value, dict) else getattr(value, "kind", DEFAULT_KIND))
 
 
 Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_listed)]
-TaskTable = TextClassification
 if TYPE_CHECKING:
     AnyStrategy = Strategy
+    TaskTable = TaskFamily
+    AnyTask = list[str] | TaskFamily
 else:
+    _TAGGED = tuple(Annotated[family, Tag(kind)] for kind, family in TASKS.items())
+    TaskTable = Annotated[Union[_TAGGED], Discriminator(_kind_of_task)]  # noqa: UP007
+    AnyTask = Annotated[Union[(Annotated[Names, Tag(NAMES)], *_TAGGED)], Discriminator(_kind_of_task)]
     AnyStrategy = Annotated[
         Union[tuple(strategies().values())], Field(discriminator="kind"), BeforeValidator(kind_table)  # noqa: UP007
     ]
@@ -179,7 +189,7 @@ class Recipe(_Section):
 
     backbone: Names
     """A catalogue name, a hub id or a folder; the first of a list that can be had."""
-    task: Annotated[Annotated[Names, Tag("names")] | Annotated[TaskTable, Tag("table")], Discriminator(_names_or_table)]
+    task: AnyTask
     """Catalogue names, the first that can be had; or a table with the user's own files."""
     quantization: Annotated[Quantization, BeforeValidator(kind_table)] = Quantization()
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[0], min_length=1)

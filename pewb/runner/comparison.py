@@ -15,7 +15,7 @@ from pewb.record import Record, Tuning, write_record
 from pewb.reporting import Reporter, Step, StepState
 from pewb.runner.found import Found
 from pewb.runner.job import TrainingJob
-from pewb.runner.prepare import REFERENCES, Prepared, PreparedTask
+from pewb.runner.prepare import Prepared, PreparedTask
 from pewb.runner.process import Children, reserve, run_in_process
 
 _REFRESH_SECONDS = 0.5
@@ -125,7 +125,7 @@ class Comparison:
         return [
             _Task(f"{name}, {task.name}".replace("_", " "), self._reference(task, name), _REFERENCE_UNITS)
             for task in tasks.values()
-            for name in REFERENCES
+            for name in task.table.references
         ]
 
     def _reference(self, task: PreparedTask, name: str) -> Callable[[Reporter], tuple[StepState, str]]:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import csv
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pewb.runner.job import Job
+from pewb.tasks import Split
+
+if TYPE_CHECKING:
+    from pewb.evaluation.tables import Table
 
 
-def write_predictions(job: Job, examples: Any, predictions: Any) -> str:
-    """Write each test example's key, label, prediction and probabilities beside the record; return the file's name."""
+def write_predictions(job: Job, test: Split, table: Table) -> str:
+    """Write each test example's key and its row of `table` beside the record; return the file's name."""
     from pewb.tasks.splits import text_key
 
     job.results.mkdir(parents=True, exist_ok=True)
     path = job.results / f"{job.run}.predictions.csv"
-    names = examples.labels
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["example", "label", "predicted", *(f"p({name})" for name in names)])
-        rows = zip(
-            examples.test.texts,
-            predictions.labels,
-            predictions.predicted,
-            predictions.probabilities.tolist(),
-            strict=True,
-        )
-        for texts, label, predicted, row in rows:
-            writer.writerow([text_key(texts)[:16], names[label], names[predicted], *(f"{share:.6f}" for share in row)])
+        writer.writerow(["example", *table.columns])
+        for texts, row in zip(test.texts, table.rows, strict=True):
+            writer.writerow([text_key(texts)[:16], *row])
     return path.name

@@ -11,15 +11,12 @@ from typing import Any, Literal
 from pewb.assets import Asset, backbones, cached, digest_file, fetch, fetch_first
 from pewb.assets import tasks as catalogue_tasks
 from pewb.errors import InputError, nearest
-from pewb.recipe import Cell, Limit, LoadedRecipe, Recipe, TaskTable, with_chosen
+from pewb.recipe import Cell, Limit, LoadedRecipe, Recipe, with_chosen
 from pewb.record import AssetRecord, Tuning, identity_of, run_name
 from pewb.reporting import Reporter, Step
 from pewb.runner.job import ReferenceJob, TrainingJob, now
-from pewb.tasks import read_examples
+from pewb.tasks import TaskFamily, decode_task, read_examples
 from pewb.tasks.tables import files_of
-
-REFERENCES = ("majority_class", "tf_idf_logistic_regression")
-"""What every table holds beside the strategies, so that a useless one is seen to be useless."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class PreparedTask:
     """A task whose files are here and serve."""
 
     name: str
-    table: TaskTable
+    table: TaskFamily
     folder: Path
     asset: AssetRecord
     resolved: Any
@@ -182,7 +179,7 @@ def _task(recipe: Recipe, given: dict[str, Any], results: Path, reporter: Report
     )
 
 
-def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskTable, Path, AssetRecord]:
+def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskFamily, Path, AssetRecord]:
     """Return the task's name, its keys, the folder its files are in, and what a record keeps of them."""
     if isinstance(recipe.task, list):
         for name in recipe.task:
@@ -192,9 +189,10 @@ def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskTable, Pat
                     ' data, or a data set on the hub, is a table: task = { kind = "text_classification", dataset = "org/name", … }'
                 )
         asset: Asset = fetch_first("task", recipe.task, reporter)
-        task = TaskTable.model_validate(catalogue_tasks()[asset.name].spec)
+        task = decode_task(catalogue_tasks()[asset.name].spec)
         return asset.name, task, asset.folder, asset.to_record()
     task = recipe.task
+    task.check_files()
     if task.dataset:
         files = [name for name in (task.data, task.train, task.validation, task.test) if name]
         asset = fetch("task", task.dataset, reporter, files=files)
@@ -202,7 +200,7 @@ def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskTable, Pat
     return _own_files(task)
 
 
-def _own_files(task: TaskTable) -> tuple[str, TaskTable, Path, AssetRecord]:
+def _own_files(task: TaskFamily) -> tuple[str, TaskFamily, Path, AssetRecord]:
     keys = [key for key in ("data", "train", "validation", "test") if getattr(task, key)]
     folder = Path()
     digests = {str(path): digest_file(path) for key in keys for path in files_of(folder, getattr(task, key), f"{key}")}
@@ -248,11 +246,13 @@ def _told_of_task(recipe: Recipe) -> str:
         return "\n  ".join(f"task {name}: {_availability('task', name)}" for name in recipe.task)
     if recipe.task.dataset:
         return f"task {recipe.task.dataset}: {_availability('task', recipe.task.dataset)}"
+    recipe.task.check_files()
     name, task, folder, _ = _own_files(recipe.task)
-    facts = read_examples(task, folder, recipe.limit.model_dump()).facts()
+    examples = read_examples(task, folder, recipe.limit.model_dump())
+    classes = f"; classes {', '.join(examples.labels)}" if examples.labels else ""
     return (
-        f"task {name}: {facts['train_examples']} training, {facts['validation_examples']} validation and"
-        f" {facts['test_examples']} test examples; classes {', '.join(facts['labels'])}"
+        f"task {name}: {len(examples.train)} training, {len(examples.validation)} validation and"
+        f" {len(examples.test)} test examples{classes}"
     )
 
 

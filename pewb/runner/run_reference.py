@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 from pewb.record import Time, Trial, Tuning
@@ -15,6 +14,7 @@ def run_reference(job: ReferenceJob, events: Any, measured: dict[str, Any]) -> N
     """Fit the predictor, predict the test split, write the predictions; `measured` is filled on the way."""
     from pewb.evaluation.metrics import classification_metrics, confusion
     from pewb.evaluation.references import REFERENCES
+    from pewb.evaluation.tables import class_table
     from pewb.tasks import read_examples
 
     started = time.perf_counter()
@@ -27,8 +27,8 @@ def run_reference(job: ReferenceJob, events: Any, measured: dict[str, Any]) -> N
     labels = examples.test.labels
     measured["metrics"] = classification_metrics(labels, predicted, len(examples.labels))
     measured["confusion"] = confusion(labels, predicted, examples.labels)
-    shown = SimpleNamespace(labels=labels, predicted=predicted, probabilities=reference.probabilities)
-    measured["predictions"] = write_predictions(job, examples, shown)
+    table = class_table(examples.labels, labels, predicted, reference.probabilities.tolist())
+    measured["predictions"] = write_predictions(job, examples.test, table)
     if reference.trials:
         trials = [Trial(values=values, state="complete", validation=value) for values, value in reference.trials]
         measured["tuning"] = Tuning(study=job.identity, seed=0, trials=trials, chosen=reference.chosen)

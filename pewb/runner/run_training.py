@@ -22,7 +22,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
 
     from pewb import assembly
     from pewb.assets import cache_folder
-    from pewb.batching import encode
+    from pewb.batching import encode_split
     from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
     from pewb.evaluation.predictions import predict
     from pewb.measurement.memory import PhaseMemory, release_cached_memory, tensors_of
@@ -30,7 +30,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     from pewb.tasks import read_examples
     from pewb.training.loop import Trained, train
 
-    recipe, training = job.recipe, job.recipe.training
+    recipe, training, family = job.recipe, job.recipe.training, type(job.task)
     started = time.perf_counter()
     if recipe.device.threads:
         torch.set_num_threads(recipe.device.threads)
@@ -54,6 +54,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         training,
         computing,
         job.seed,
+        family,
     )
     for notice in assembled.notices:
         events.notice(notice)
@@ -65,13 +66,15 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         del parts["test"]
     tokenised = cache_folder() / "tokenised"
     splits = {
-        name: encode(assembled.tokenizer, split.texts, split.labels, training.max_tokens, tokenised)
+        name: encode_split(family, assembled.tokenizer, split, training.max_tokens, tokenised)
         for name, split in parts.items()
     }
     measured["data"] |= {f"{name}_cut": encoded.num_cut for name, encoded in splits.items()}
     cut = splits["train"].num_cut
     if cut:
         warnings.append(f"{cut} of {len(splits['train'])} training texts were cut to {training.max_tokens} tokens")
+    if without := splits["train"].num_without_target:
+        warnings.append(f"{without} of {len(splits['train'])} training texts have no target within max_tokens")
     times: dict[str, float] = {"load_seconds": time.perf_counter() - started}
     measured["times"] = times
     accelerator = Accelerator(mixed_precision=computing.autocast, cpu=device.type == "cpu")
@@ -85,13 +88,14 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
             accelerator.autocast,
             events,
             stage,
+            family=family,
             **arguments,
         )
 
     trained = Trained()
 
     def validate() -> float:
-        value: float = evaluate("validation", "validating").metrics()[job.task.main_metric].value
+        value: float = evaluate("validation", "validating").metrics()[family.main_metric].value
         release_cached_memory(device)
         if job.is_trial:
             events.send("validated", evaluation=len(trained.validation) + 1, value=value)
@@ -118,6 +122,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         train_memory,
         events,
         trained,
+        family,
     )
     release_cached_memory(device)
     if job.is_trial:
@@ -134,10 +139,8 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     times["evaluate_seconds"] = time.perf_counter() - before
     measured["metrics"] = predictions.metrics()
     measured["confusion"] = predictions.confusion(examples.labels)
-    if predictions.is_degenerate:
-        only = examples.labels[predictions.predicted[0]]
-        warnings.append(f"predicts one class only ('{only}')")
-    measured["predictions"] = write_predictions(job, examples, predictions)
+    warnings += predictions.warnings(examples.labels)
+    measured["predictions"] = write_predictions(job, examples.test, predictions.table(examples.labels))
     assembled.strategy.save(assembled.model, job.model_folder)
     measured["model"] = str(job.model_folder.relative_to(job.results))
     measured["shipped_bytes"] = sum(

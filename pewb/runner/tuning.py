@@ -54,13 +54,15 @@ def _storage_errors() -> tuple[type[Exception], ...]:
 def _searched(
     prepared: Prepared, section: Tune, default: float, path: Path, reporter: Reporter, children: Children
 ) -> Tuning | None:
-    study = _opened(path, section)
+    study = _opened(path, section, prepared.task.table.greater_is_better)
     for trial in study.get_trials(deepcopy=False):
         if trial.state.name == "RUNNING":  # its process died with the one that had started it
             study.tell(trial.number, state=_state("FAIL"))
+    sign = _sign(prepared)
     while not children.interrupted:
         ended = _ended(study)
-        rate = next_rate(section, default, [(one.params[RATE], _value(one)) for one in ended if _stage(one) == "rate"])
+        tried = [(one.params[RATE], _merit(one, sign)) for one in ended if _stage(one) == "rate"]
+        rate = next_rate(section, default, tried)
         if rate is not None:
             _try(study, "rate", {RATE: rate}, prepared, len(ended), reporter, children)
         elif sum(_stage(one) == "search" for one in ended) < section.trials - section.num_rates:
@@ -93,7 +95,7 @@ def next_rate(section: Tune, default: float, tried: Sequence[tuple[float, float 
     Args:
         section: the recipe's.
         default: the rate in the middle.
-        tried: rates, and what each reached on validation; None: it failed or was given up.
+        tried: rates, and how good each was on validation, more being better; None: it failed or was given up.
     """
     planned = rates_around(default, section.decades, section.num_rates)
     done = dict(tried)
@@ -117,7 +119,7 @@ def _rounded(rate: float, digits: int = 2) -> float:
     return float(f"{rate:.{digits}g}")
 
 
-def _opened(path: Path, section: Tune) -> Any:
+def _opened(path: Path, section: Tune, greater_is_better: bool) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -128,7 +130,11 @@ def _opened(path: Path, section: Tune) -> Any:
         else optuna.pruners.NopPruner()
     )
     return optuna.create_study(
-        storage=f"sqlite:///{path}", study_name="search", direction="maximize", load_if_exists=True, pruner=pruner
+        storage=f"sqlite:///{path}",
+        study_name="search",
+        direction="maximize" if greater_is_better else "minimize",
+        load_if_exists=True,
+        pruner=pruner,
     )
 
 
@@ -148,8 +154,12 @@ def _stage(trial: Any) -> str:
     return str(trial.user_attrs["stage"])
 
 
-def _value(trial: Any) -> float | None:
-    return trial.value if trial.state.name == "COMPLETE" else None
+def _sign(prepared: Prepared) -> int:
+    return 1 if prepared.task.table.greater_is_better else -1
+
+
+def _merit(trial: Any, sign: int) -> float | None:
+    return sign * trial.value if trial.state.name == "COMPLETE" else None
 
 
 def _values(trial: Any) -> dict[str, Any]:
@@ -216,7 +226,8 @@ def _shown(values: dict[str, Any]) -> str:
 
 def _chosen(prepared: Prepared, default: float, ended: list[Any]) -> Tuning:
     complete = [one for one in ended if one.state.name == "COMPLETE"]
-    best = max(complete, key=lambda one: (one.value, -abs(math.log(one.params[RATE] / default)), -one.number))
+    sign = _sign(prepared)
+    best = max(complete, key=lambda one: (sign * one.value, -abs(math.log(one.params[RATE] / default)), -one.number))
     rates = [one.params[RATE] for one in ended if _stage(one) == "rate"]
     notices = []
     if best.params[RATE] in (min(rates), max(rates)):

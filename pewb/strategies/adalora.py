@@ -66,7 +66,7 @@ class AdaLora(PeftStrategy):
         from peft import AdaLoraConfig
 
         return AdaLoraConfig(
-            task_type="SEQ_CLS",
+            task_type=anatomy.peft_task_type,
             init_r=self.rank,
             target_r=self.target_rank,
             lora_alpha=self.alpha,
@@ -75,7 +75,7 @@ class AdaLora(PeftStrategy):
             deltaT=self.interval,
             total_step=1,
             target_modules=anatomy.modules(self.targets),
-            modules_to_save=list(anatomy.head),
+            modules_to_save=list(anatomy.head) or None,
         )
 
     def begin_training(self, model: Any, num_steps: int) -> None:

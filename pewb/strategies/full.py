@@ -27,7 +27,7 @@ class Full(Strategy):
 
     def trained_modules(self, anatomy: Anatomy) -> list[str]:
         """Return the whole backbone: layers, embeddings, norms."""
-        return [anatomy.base]
+        return list(anatomy.backbone)
 
     def apply(self, model: Any, anatomy: Anatomy) -> Any:
         """Make every parameter trainable."""

@@ -24,6 +24,10 @@ class HeadOnly(Strategy):
     )
     starts_as_backbone: ClassVar[bool] = True
 
+    def misfit(self, anatomy: Anatomy) -> str | None:
+        """Refuse language models, which have no new head: nothing would be trained."""
+        return None if anatomy.head else "a language model has no new head, so nothing would be trained"
+
     def apply(self, model: Any, anatomy: Anatomy) -> Any:
         """Freeze everything but the head."""
         freeze_except(model, list(anatomy.head))

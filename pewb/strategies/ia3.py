@@ -39,8 +39,8 @@ class Ia3(PeftStrategy):
 
         feed_forward = anatomy.modules(["down"])
         return IA3Config(
-            task_type="SEQ_CLS",
+            task_type=anatomy.peft_task_type,
             target_modules=[*anatomy.modules(self.targets), *feed_forward],
             feedforward_modules=feed_forward,
-            modules_to_save=list(anatomy.head),
+            modules_to_save=list(anatomy.head) or None,
         )

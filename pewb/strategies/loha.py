@@ -33,9 +33,9 @@ class LoHa(Lycoris):
         from peft import LoHaConfig
 
         return LoHaConfig(
-            task_type="SEQ_CLS",
+            task_type=anatomy.peft_task_type,
             r=self.rank,
             alpha=self.alpha,
             target_modules=anatomy.modules(self.targets),
-            modules_to_save=list(anatomy.head),
+            modules_to_save=list(anatomy.head) or None,
         )

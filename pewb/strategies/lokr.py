@@ -36,10 +36,10 @@ class LoKr(Lycoris):
         from peft import LoKrConfig
 
         return LoKrConfig(
-            task_type="SEQ_CLS",
+            task_type=anatomy.peft_task_type,
             r=self.rank,
             alpha=self.alpha,
             decompose_factor=self.factor or -1,
             target_modules=anatomy.modules(self.targets),
-            modules_to_save=list(anatomy.head),
+            modules_to_save=list(anatomy.head) or None,
         )

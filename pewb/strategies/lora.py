@@ -82,12 +82,12 @@ class Lora(PeftStrategy):
         from peft import LoraConfig
 
         return LoraConfig(
-            task_type="SEQ_CLS",
+            task_type=anatomy.peft_task_type,
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=self._modules(anatomy),
-            modules_to_save=list(anatomy.head),
+            modules_to_save=list(anatomy.head) or None,
             **_SETTINGS[self.variant],
         )
 

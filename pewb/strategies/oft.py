@@ -49,9 +49,9 @@ class Oft(PeftStrategy):
         from peft import OFTConfig
 
         return OFTConfig(
-            task_type="SEQ_CLS",
+            task_type=anatomy.peft_task_type,
             oft_block_size=self.block_size,
             module_dropout=self.dropout,
             target_modules=anatomy.modules(self.targets),
-            modules_to_save=list(anatomy.head),
+            modules_to_save=list(anatomy.head) or None,
         )

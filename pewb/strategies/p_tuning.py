@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pewb.strategies.placed_prompt import PlacedPrompt
+from pewb.strategies.placed_prompt import PlacedPrompt, num_prompts
 
 if TYPE_CHECKING:
     from pewb.anatomy import Anatomy
@@ -43,9 +43,10 @@ class PTuning(PlacedPrompt):
         from peft import PromptEncoderConfig
 
         return PromptEncoderConfig(
-            task_type="SEQ_CLS",
+            task_type=anatomy.peft_task_type,
             num_virtual_tokens=self.num_virtual_tokens,
             encoder_reparameterization_type=self.encoder.upper(),
             encoder_hidden_size=self.encoder_width,
-            modules_to_save=list(anatomy.head),
+            modules_to_save=list(anatomy.head) or None,
+            num_transformer_submodules=num_prompts(anatomy),
         )

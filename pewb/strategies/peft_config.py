@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from pewb.errors import InputError, RefusedError, nearest
-from pewb.strategies.adalora import orthogonality_penalty
+from pewb.strategies.adalora import freeze_ranks, orthogonality_penalty
 from pewb.strategies.peft_engine import PeftStrategy
-from pewb.strategies.placed_prompt import no_embeddings, place_prompt
+from pewb.strategies.placed_prompt import no_embeddings, num_prompts, placed
 from pewb.strategies.prefix_tuning import PrefixTuning
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _PREFIXES = ("PREFIX_TUNING", "CARTRIDGE")
 """Virtual tokens that are handed over as past keys and values."""
+
+_PLAIN_PROMPTS = ("PROMPT_TUNING", "P_TUNING")
+"""Virtual tokens that are put before the text, and nothing else."""
 
 _TARGETS = ("target_modules", "feedforward_modules")
 """Keys that name modules: a list of names, or a pattern."""
@@ -102,6 +105,8 @@ class Peft(PeftStrategy):
         """Refuse what prompt and prefix tuning refuse; what else PEFT refuses, it says itself when the run begins."""
         if self.peft_type in _PREFIXES:
             return PrefixTuning().misfit(anatomy)
+        if anatomy.is_language_model and self._places_prompt and self.peft_type not in _PLAIN_PROMPTS:
+            return f"PEFT's {self.peft_type} reads the labels of a language model, and pewb computes the loss from the logits"
         return no_embeddings(anatomy) if self._places_prompt else None
 
     def describe(self) -> str:
@@ -122,8 +127,11 @@ class Peft(PeftStrategy):
             if isinstance(given.get(key), list):
                 given[key] = _spelled_out(given[key], anatomy)
         head = list(anatomy.head)
-        given["modules_to_save"] = [*head, *(name for name in given.get("modules_to_save") or [] if name not in head)]
-        return PEFT_TYPE_TO_CONFIG_MAPPING[self.peft_type](task_type="SEQ_CLS", **given)
+        saved = [*head, *(name for name in given.get("modules_to_save") or [] if name not in head)]
+        given["modules_to_save"] = saved or None
+        if self.peft_type in _PLAIN_PROMPTS:
+            given.setdefault("num_transformer_submodules", num_prompts(anatomy))
+        return PEFT_TYPE_TO_CONFIG_MAPPING[self.peft_type](task_type=anatomy.peft_task_type, **given)
 
     def apply(self, model: Any, anatomy: Anatomy) -> Any:
         """Let PEFT insert the method, and move a prompt to its place.
@@ -148,10 +156,14 @@ class Peft(PeftStrategy):
             RuntimeError,
             IndexError,
         ) as error:
+            if isinstance(error, NotImplementedError) and next(model.parameters()).is_meta:
+                raise  # a virtual model has no numbers to begin from; that is no refusal of PEFT's
             raise RefusedError(
                 f"strategy.config: PEFT refuses this {self.peft_type} on a {anatomy.model_type} model:"
                 f" {type(error).__name__}: {error}; change the configuration or the backbone"
             ) from error
+        _store_permutations_as_weights(applied)
+        freeze_ranks(applied)
         return self._placed(applied, anatomy)
 
     def _check_names(self, model: Any, anatomy: Anatomy) -> None:
@@ -180,7 +192,7 @@ class Peft(PeftStrategy):
         if self.peft_type in _PREFIXES:
             model.gradient_checkpointing_enable = _refuse_checkpointing
         elif self._places_prompt:
-            place_prompt(model, self.virtual_tokens(), anatomy.is_encoder)
+            return placed(model, self.virtual_tokens(), anatomy)
         return model
 
     def penalty(self, model: Any) -> torch.Tensor | None:
@@ -192,6 +204,18 @@ class Peft(PeftStrategy):
         allocate = getattr(model.base_model, "update_and_allocate", None)
         if allocate is not None and not self.virtual_tokens():
             allocate(step)
+
+
+def _store_permutations_as_weights(model: Any) -> None:
+    """Store BOFT's permutation matrices in the type of the weights that they permute, which loses nothing.
+
+    PEFT keeps a matrix of the layer's width in float32 beside each layer, and makes a copy in the type of its input in
+    every forward: 2.1 GB and as much again for two projections in each of Llama-3.2-3B's layers.
+    """
+    for module in model.modules():
+        permutation = getattr(module, "boft_P", None)
+        if permutation is not None and module.get_base_layer().weight.is_floating_point():
+            module.boft_P = permutation.to(module.get_base_layer().weight)
 
 
 def _refuse_checkpointing(**_: Any) -> None:

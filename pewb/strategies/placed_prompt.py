@@ -19,7 +19,8 @@ class PlacedPrompt(PeftStrategy):
     PEFT puts the virtual tokens before everything. An encoder's head reads position 0, which must stay [CLS], and a
     decoder's batch is padded on the left, which must not come between prompt and text (PEFT issues 764 and 1093). So they
     are moved behind [CLS], or directly before the text, on their way into the backbone. The saved prompt is PEFT's, but
-    plain PEFT puts it elsewhere and so predicts otherwise: use `load`.
+    plain PEFT puts it elsewhere and so predicts otherwise: use `load`. A language model's batch is padded on the right, and
+    PEFT's place is the right one: before the text, or before what an encoder-decoder's encoder reads.
     """
 
     num_virtual_tokens: int = Field(default=20, ge=1)
@@ -28,7 +29,7 @@ class PlacedPrompt(PeftStrategy):
     padding_side: ClassVar[str] = "left"
 
     def misfit(self, anatomy: Anatomy) -> str | None:
-        """Refuse encoder-decoders: transformers' classification head for them takes no embeddings."""
+        """Refuse encoder-decoders that classify: transformers' classification head for them takes no embeddings."""
         return no_embeddings(anatomy)
 
     def describe(self) -> str:
@@ -41,18 +42,30 @@ class PlacedPrompt(PeftStrategy):
 
     def apply(self, model: Any, anatomy: Anatomy) -> Any:
         """Let PEFT insert the prompt, and move it to its place."""
-        return place_prompt(super().apply(model, anatomy), self.num_virtual_tokens, anatomy.is_encoder)
+        return placed(super().apply(model, anatomy), self.num_virtual_tokens, anatomy)
 
     def load(self, model: Any, anatomy: Anatomy, folder: Path) -> Any:
         """Return `model` with the prompt in `folder`, moved to its place."""
-        return place_prompt(super().load(model, anatomy, folder), self.num_virtual_tokens, anatomy.is_encoder)
+        return placed(super().load(model, anatomy, folder), self.num_virtual_tokens, anatomy)
 
 
 def no_embeddings(anatomy: Anatomy) -> str | None:
     """Return why a prompt can't be put before an architecture's text, or None if it can."""
-    if anatomy.is_encoder_decoder:
+    if anatomy.is_encoder_decoder and not anatomy.is_language_model:
         return "the classification head of an encoder-decoder does not take embeddings as its input"
     return None
+
+
+def num_prompts(anatomy: Anatomy) -> int | None:
+    """Return for how many parts of the model PEFT makes a prompt: for an encoder-decoder it makes two and reads one."""
+    return 1 if anatomy.is_language_model and anatomy.is_encoder_decoder else None
+
+
+def placed(model: Any, num_virtual_tokens: int, anatomy: Anatomy) -> Any:
+    """Return `model`, into which PEFT has inserted a prompt, with the prompt in its place."""
+    if anatomy.is_language_model:
+        return model
+    return place_prompt(model, num_virtual_tokens, anatomy.is_encoder)
 
 
 def place_prompt(model: Any, num_virtual_tokens: int, is_encoder: bool) -> Any:

@@ -34,6 +34,8 @@ class PrefixTuning(PeftStrategy):
 
     def misfit(self, anatomy: Anatomy) -> str | None:
         """Refuse encoder-decoders, and architectures that take no past keys and values (PEFT's own forward fails)."""
+        if anatomy.is_encoder_decoder and anatomy.is_language_model:
+            return "PEFT makes half of an encoder-decoder's prefix for its cross-attention, and throws that half away"
         if anatomy.is_encoder_decoder:
             return "PEFT has no prefix for the classification head of an encoder-decoder"
         if not anatomy.takes_past:
@@ -53,5 +55,7 @@ class PrefixTuning(PeftStrategy):
         from peft import PrefixTuningConfig
 
         return PrefixTuningConfig(
-            task_type="SEQ_CLS", num_virtual_tokens=self.num_virtual_tokens, modules_to_save=list(anatomy.head)
+            task_type=anatomy.peft_task_type,
+            num_virtual_tokens=self.num_virtual_tokens,
+            modules_to_save=list(anatomy.head) or None,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pewb.strategies.placed_prompt import PlacedPrompt
+from pewb.strategies.placed_prompt import PlacedPrompt, num_prompts
 
 if TYPE_CHECKING:
     from pewb.anatomy import Anatomy
@@ -33,8 +33,9 @@ class PromptTuning(PlacedPrompt):
         from peft import PromptTuningConfig, PromptTuningInit
 
         return PromptTuningConfig(
-            task_type="SEQ_CLS",
+            task_type=anatomy.peft_task_type,
             num_virtual_tokens=self.num_virtual_tokens,
             prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB,
-            modules_to_save=list(anatomy.head),
+            modules_to_save=list(anatomy.head) or None,
+            num_transformer_submodules=num_prompts(anatomy),
         )

@@ -46,10 +46,10 @@ class Vera(PeftStrategy):
         from peft import VeraConfig
 
         return VeraConfig(
-            task_type="SEQ_CLS",
+            task_type=anatomy.peft_task_type,
             r=self.rank,
             d_initial=self.d_initial,
             vera_dropout=self.dropout,
             target_modules=anatomy.modules(self.targets),
-            modules_to_save=list(anatomy.head),
+            modules_to_save=list(anatomy.head) or None,
         )

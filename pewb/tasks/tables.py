@@ -143,6 +143,29 @@ def column(table: pandas.DataFrame, name: str | int, key: str, path: str) -> pan
     )
 
 
+def filled(series: pandas.Series, key: str, path: str) -> pandas.Series:
+    """Return `series`, the column of the recipe's `key`, if each of its values is a text or a number.
+
+    Raises:
+        InputError: some value is neither.
+    """
+    from pandas.api.types import is_list_like
+
+    nested = series.map(is_list_like).to_numpy(dtype=bool)
+    if nested.any():
+        raise InputError(
+            f"task.{key}: {path} holds lists in the column '{series.name}' (the first in row {nested.argmax() + 1});"
+            " name a column with one text or number in each row"
+        )
+    missing = (series.isna() | (series.astype(str).str.strip() == "")).to_numpy(dtype=bool)
+    if missing.any():
+        raise InputError(
+            f"task.{key}: {path} has {missing.sum()} rows without a {key} (the first is row {missing.argmax() + 1});"
+            " fill them in or remove them"
+        )
+    return series
+
+
 def _why_missing(name: str, names: list[str]) -> str:
     if any(other.lstrip("-").replace(".", "", 1).isdigit() for other in names):
         return "; the file seems to have no header line: set header = false and number the columns from 0"

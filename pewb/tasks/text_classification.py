@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pewb.errors import InputError, nearest
-from pewb.tasks.splits import share_of, text_key
-from pewb.tasks.tables import Format, column, files_of, read_table
+from pewb.tasks.examples import Examples, Split, shared_texts
+from pewb.tasks.family import ModelHead, Rows, TaskFamily
+from pewb.tasks.tables import column, filled
 
 if TYPE_CHECKING:
     import pandas
-
-VALIDATION_SHARE = 0.1
-"""Share of the training examples that validates where no validation file is given."""
 
 
 class Binarize(BaseModel):
@@ -31,54 +27,22 @@ class Binarize(BaseModel):
     margin: float = Field(default=0.0, ge=0)
 
 
-class Shares(BaseModel):
-    """How one file is divided, in parts of their sum."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    train: float = Field(default=80, gt=0)
-    validation: float = Field(default=10, gt=0)
-    test: float = Field(default=10, gt=0)
-
-
-class TextClassification(BaseModel):
+class TextClassification(TaskFamily):
     """The keys of a `task` table with `kind = "text_classification"`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["text_classification"] = "text_classification"
-    dataset: str | None = None
-    """A data set on the hub ("org/name"); the files below are then inside it."""
-    data: str | None = None
-    """One file with everything, divided by a hash of the text (see `split`)."""
-    train: str | None = None
-    validation: str | None = None
-    """Left out: a tenth of the training examples, by a hash of the text."""
-    test: str | None = None
     text: str | int | list[str | int] = "text"
     """The column with the text, or two columns for pairs."""
     label: str | int = "label"
     labels: list[str] | None = Field(default=None, min_length=2)
     """Names of the classes; for labels that are numbers, in the order 0, 1, …"""
-    header: bool = True
-    """Whether CSV and TSV files begin with the columns' names; without, columns are numbered from 0."""
-    format: Format | None = None
-    """Left out: told by the file's ending."""
     binarize: Binarize | None = None
-    split: Shares | None = None
 
-    @model_validator(mode="after")
-    def _one_way_to_name_files(self) -> TextClassification:
-        if self.data and (self.train or self.test or self.validation):
-            raise ValueError("give either data (one file, divided) or train and test, not both")
-        if not self.data and not (self.train and self.test):
-            missing = "test" if self.train else "train"
-            raise ValueError(
-                f"'{missing}' is missing: give train and test files, or one file as data to have it divided"
-                + (f" (paths or patterns inside '{self.dataset}')" if self.dataset else "")
-            )
-        if self.split and not self.data:
-            raise ValueError("split divides one file: name that file as data, or leave split out")
-        return self
+    main_metric: ClassVar[str] = "accuracy"
+    greater_is_better: ClassVar[bool] = True
+    model_head: ClassVar[ModelHead] = "sequence_classification"
+    peft_task_type: ClassVar[str] = "SEQ_CLS"
+    references: ClassVar[tuple[str, ...]] = ("majority_class", "tf_idf_logistic_regression")
 
     @model_validator(mode="after")
     def _columns_and_classes_make_sense(self) -> TextClassification:
@@ -97,144 +61,49 @@ class TextClassification(BaseModel):
         """The one or two columns with text."""
         return self.text if isinstance(self.text, list) else [self.text]
 
-    @property
-    def main_metric(self) -> str:
-        """The metric that is validated on and ranked by."""
-        return "accuracy"
+    def rows(self, table: pandas.DataFrame, path: str) -> Rows:
+        """Return the (texts, label) rows of a table, rated texts turned into classes."""
+        texts = [filled(column(table, name, "text", path), "text", path) for name in self.text_columns]
+        labels = filled(column(table, self.label, "label", path), "label", path)
+        if self.binarize:
+            texts, labels = _binarized(self.binarize, texts, labels, path)
+        rows = zip(*(series.astype(str) for series in texts), strict=True)
+        return list(zip(rows, _label_names(labels, path), strict=True))
+
+    def examples(self, splits: Mapping[str, Rows], limits: Mapping[str, int | None]) -> Classified:
+        """Return the examples with numbered classes, of which training must have two."""
+        names, index = _classes(self, splits)
+        parts = {
+            name: Split([texts for texts, _ in rows], [index[label] for _, label in rows]).limited(limits.get(name))
+            for name, rows in splits.items()
+        }
+        if len(set(parts["train"].labels)) < 2:
+            only = names[parts["train"].labels[0]]
+            raise InputError(
+                f"task.label: every one of the {len(parts['train'])} training examples has the label '{only}';"
+                " classification needs at least two classes: give more examples, or raise limit.train if it is set"
+            )
+        return Classified(names, **parts, warnings=_warnings(parts, names))
+
+    def why_empty(self, key: str, name: str) -> str:
+        """Return why a split is empty: `binarize` may leave nothing of it."""
+        if self.binarize:
+            return f"task.{key}: the {name} split is empty; does task.binarize leave anything of it?"
+        return super().why_empty(key, name)
 
 
 @dataclass(frozen=True)
-class Split:
-    """The examples of one split, in the order of the file."""
-
-    texts: list[tuple[str, ...]] = field(default_factory=list)
-    """One or two texts for each example."""
-    labels: list[int] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def limited(self, count: int | None) -> Split:
-        """Return at most `count` examples, chosen by a hash of their text."""
-        if count is None or count >= len(self):
-            return self
-        chosen = sorted(sorted(range(len(self)), key=lambda index: text_key(self.texts[index]))[:count])
-        return Split([self.texts[index] for index in chosen], [self.labels[index] for index in chosen])
-
-
-@dataclass(frozen=True)
-class Examples:
+class Classified(Examples):
     """Everything that a text classification run reads."""
 
-    labels: list[str]
-    train: Split
-    validation: Split
-    test: Split
-    warnings: list[str]
-
     def facts(self) -> dict[str, Any]:
-        """Return what a record keeps of the data."""
-        content = json.dumps([self.test.texts, [self.labels[label] for label in self.test.labels]], ensure_ascii=False)
-        return {
+        """Return what a record keeps of the data, the classes among it."""
+        labels = [self.labels[label] for label in self.test.labels]
+        return super().facts() | {
             "labels": self.labels,
-            "train_examples": len(self.train),
-            "validation_examples": len(self.validation),
-            "test_examples": len(self.test),
             "majority_share": max(Counter(self.test.labels).values()) / len(self.test),
-            "test_digest": hashlib.sha256(content.encode()).hexdigest(),
+            "test_digest": self._digest([self.test.texts, labels]),
         }
-
-
-def read_examples(task: TextClassification, folder: Path, limits: dict[str, int | None]) -> Examples:
-    """Read and check the task's files below `folder`.
-
-    Args:
-        task: the task's keys.
-        folder: what relative paths are taken from.
-        limits: at most so many examples of `train`, `validation`, `test` (None: all).
-
-    Raises:
-        InputError: a file or column is missing, a split is empty, labels make no classes.
-    """
-    if task.data:
-        whole = _read(task, folder, "data")
-        shares = task.split or Shares()
-        total = shares.train + shares.validation + shares.test
-        first, second = shares.train / total, (shares.train + shares.validation) / total
-        parts = [_part(whole, 0, first), _part(whole, first, second), _part(whole, second, 1)]
-        train, validation, test = parts
-    else:
-        train, test = _read(task, folder, "train"), _read(task, folder, "test")
-        if task.validation:
-            validation = _read(task, folder, "validation")
-        else:
-            train, validation = _part(train, 0, 1 - VALIDATION_SHARE), _part(train, 1 - VALIDATION_SHARE, 1)
-    raw = {"train": train, "validation": validation, "test": test}
-    for name, part in raw.items():
-        if not part:
-            raise InputError(_why_empty(task, name))
-    names, index = _classes(task, raw)
-    splits = {
-        name: Split([texts for texts, _ in part], [index[label] for _, label in part]).limited(limits.get(name))
-        for name, part in raw.items()
-    }
-    if len(set(splits["train"].labels)) < 2:
-        only = names[splits["train"].labels[0]]
-        raise InputError(
-            f"task.label: every one of the {len(splits['train'])} training examples has the label '{only}';"
-            " classification needs at least two classes: give more examples, or raise limit.train if it is set"
-        )
-    return Examples(names, **splits, warnings=_warnings(splits, names))
-
-
-_Rows = list[tuple[tuple[str, ...], str]]
-
-
-def _part(rows: _Rows, low: float, high: float) -> _Rows:
-    return [row for row in rows if low <= share_of(text_key(row[0])) < high]
-
-
-def _why_empty(task: TextClassification, name: str) -> str:
-    key = "data" if task.data else name
-    if task.binarize:
-        return f"task.{key}: the {name} split is empty; does task.binarize leave anything of it?"
-    if task.data or (name == "validation" and not task.validation):
-        return (
-            f"task: the {name} split is empty: too few different texts to divide by their hash;"
-            " give more examples, or train, validation and test as files of their own"
-        )
-    return f"task.{key}: the {name} split is empty; name a file with examples"
-
-
-def _read(task: TextClassification, folder: Path, key: str) -> _Rows:
-    """Return the (texts, label) rows of the file that the task's `key` names."""
-    pattern = getattr(task, key)
-    table = read_table(files_of(folder, pattern, key), task.format, task.header)
-    texts = [_filled(column(table, name, "text", pattern), "text", pattern) for name in task.text_columns]
-    labels = _filled(column(table, task.label, "label", pattern), "label", pattern)
-    if task.binarize:
-        texts, labels = _binarized(task.binarize, texts, labels, pattern)
-    rows = zip(*(series.astype(str) for series in texts), strict=True)
-    return list(zip(rows, _label_names(labels, pattern), strict=True))
-
-
-def _filled(series: pandas.Series, key: str, path: str) -> pandas.Series:
-    """Return `series` if each of its values is a text or a number."""
-    from pandas.api.types import is_list_like
-
-    nested = series.map(is_list_like).to_numpy(dtype=bool)
-    if nested.any():
-        raise InputError(
-            f"task.{key}: {path} holds lists in the column '{series.name}' (the first in row {nested.argmax() + 1});"
-            " name a column with one text or number in each row"
-        )
-    missing = (series.isna() | (series.astype(str).str.strip() == "")).to_numpy(dtype=bool)
-    if missing.any():
-        raise InputError(
-            f"task.{key}: {path} has {missing.sum()} rows without a {key} (the first is row {missing.argmax() + 1});"
-            " fill them in or remove them"
-        )
-    return series
 
 
 def _binarized(
@@ -279,9 +148,9 @@ def _whole(label: Any) -> str:
     return re.sub(r"\.0*$", "", label.strip()) if isinstance(label, str) else str(int(label))
 
 
-def _classes(task: TextClassification, raw: dict[str, _Rows]) -> tuple[list[str], dict[str, int]]:
+def _classes(task: TextClassification, splits: Mapping[str, Rows]) -> tuple[list[str], dict[str, int]]:
     """Return the classes' names, and from a label as it is in the files to its class's number."""
-    seen = {name: {label for _, label in rows} for name, rows in raw.items()}
+    seen = {name: {label for _, label in rows} for name, rows in splits.items()}
     for name, labels in seen.items():
         if labels == {"-1"}:
             raise InputError(
@@ -289,9 +158,9 @@ def _classes(task: TextClassification, raw: dict[str, _Rows]) -> tuple[list[str]
                 " name a file with labels, such as the validation file"
             )
     names = task.labels or sorted(seen["train"], key=_numbers_first)
-    if len(names) > max(20, len(raw["train"]) // 4):
+    if len(names) > max(20, len(splits["train"]) // 4):
         raise InputError(
-            f"task.label: '{task.label}' has {len(names)} different values in {len(raw['train'])} examples;"
+            f"task.label: '{task.label}' has {len(names)} different values in {len(splits['train'])} examples;"
             " it does not look like a label: name another column"
         )
     numbers = [str(number) for number in range(len(names))]
@@ -314,11 +183,7 @@ def _numbers_first(label: str) -> tuple[bool, int, str]:
 
 def _warnings(splits: dict[str, Split], names: list[str]) -> list[str]:
     """Return what a user should know of the data before believing a result."""
-    told = []
-    trained = {text_key(texts) for texts in splits["train"].texts}
-    shared = sum(text_key(texts) in trained for texts in splits["test"].texts)
-    if shared:
-        told.append(f"{shared} of {len(splits['test'])} test examples have the same text as a training example")
+    told = shared_texts(splits["train"], splits["test"])
     for split, told_as in (("train", "training"), ("test", "test")):
         missing = [name for number, name in enumerate(names) if number not in set(splits[split].labels)]
         if missing:

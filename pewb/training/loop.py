@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from pewb.batching import Encoded, longest_first, shuffled_batches
+from pewb.batching import Collated, Encoded, longest_first, shuffled_batches
 from pewb.errors import OutOfMemoryError
 from pewb.measurement.memory import PhaseMemory, is_out_of_memory, tensors_of
+from pewb.objective import objective_of
 from pewb.recipe import Training
 from pewb.record import Curves
 from pewb.reporting import Reporter
 from pewb.strategies import Strategy
+from pewb.tasks import TaskFamily, TextClassification
 from pewb.training.best import BestState
 from pewb.training.optimizers import make_optimizer, make_schedule
 from pewb.training.step import Stepper
@@ -76,6 +78,7 @@ def train(
     memory: PhaseMemory,
     reporter: Reporter,
     trained: Trained,
+    family: type[TaskFamily] = TextClassification,
 ) -> None:
     """Train `model` in place, telling `trained` and `reporter` as it goes.
 
@@ -91,6 +94,7 @@ def train(
         memory: measures the training's peak.
         reporter: told of every step.
         trained: filled with curves, counts and times.
+        family: of the task; it says what the loss is, and which validations are better.
 
     Raises:
         OutOfMemoryError: one example at a time does not fit.
@@ -101,10 +105,12 @@ def train(
     optimizer = make_optimizer(model, training)
     schedule = make_schedule(optimizer, training, num_steps)
     optimizer = accelerator.prepare_optimizer(optimizer)
+    batches = Collated(tokenizer, data, accelerator.device)
+    objective = objective_of(family, training.label_smoothing)
     stepper = Stepper(
-        model, strategy, tokenizer, data, optimizer, accelerator, training, training.asked_micro_batch_size
+        model, strategy, batches, objective, optimizer, accelerator, training, training.asked_micro_batch_size
     )
-    best = BestState(training.patience) if training.patience else None
+    best = BestState(training.patience, family.greater_is_better) if training.patience else None
     parts = training.evaluations_per_epoch
     evaluated_after = {round(steps_per_epoch * part / parts) for part in range(1, parts + 1)} - {0}
     order = torch.Generator().manual_seed(seed)
@@ -112,11 +118,11 @@ def train(
     model.train()
     strategy.begin_training(model, num_steps)
     for epoch in range(training.epochs):
-        batches = shuffled_batches(data.lengths, training.batch_size, order, training.length_bucketing)
+        planned = shuffled_batches(data.lengths, training.batch_size, order, training.length_bucketing)
         if epoch == 0:
-            batches = longest_first(batches, data.lengths, TRACKED_STEPS)
-        for position, batch in enumerate(batches, 1):
-            _step(stepper, batch, memory, trained, optimizer)
+            planned = longest_first(planned, data.lengths, TRACKED_STEPS)
+        for position, batch in enumerate(planned, 1):
+            _step(stepper, batch, data.lengths, memory, trained, optimizer)
             schedule.step()
             _report(reporter, trained, num_steps, memory)
             last = trained.num_steps == num_steps
@@ -135,7 +141,14 @@ def train(
                 return
 
 
-def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, trained: Trained, optimizer: Any) -> None:
+def _step(
+    stepper: Stepper,
+    batch: list[int],
+    lengths: Sequence[int],
+    memory: PhaseMemory,
+    trained: Trained,
+    optimizer: Any,
+) -> None:
     """Take one step, with half the micro-batch as often as memory runs out, and count it."""
     follow = trained.num_steps < TRACKED_STEPS
     rate = optimizer.param_groups[0]["lr"]
@@ -158,7 +171,7 @@ def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, trained: Trai
     seconds = time.perf_counter() - started
     trained.num_steps += 1
     trained.num_samples += len(batch)
-    tokens = sum(stepper.data.lengths[index] for index in batch)
+    tokens = sum(lengths[index] for index in batch)
     trained.num_tokens += tokens
     trained.seconds += seconds
     if not follow:

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 
-from pewb.batching import Encoded, collate
+from pewb.batching import Batches
 from pewb.errors import TrainingError
+from pewb.objective import Objective
 from pewb.recipe import Training
 from pewb.strategies import Strategy
 
 
 @dataclass
 class Stepper:
-    """Takes optimizer steps over batches of `data`."""
+    """Takes optimizer steps over `batches`."""
 
     model: Any
     strategy: Strategy
-    tokenizer: Any
-    data: Encoded
+    batches: Batches
+    objective: Objective
     optimizer: Any
     accelerator: Any
     training: Training
     micro_batch_size: int
 
     def step(self, batch: Sequence[int]) -> float:
-        """Take one step over the examples `batch` and return their mean loss.
+        """Take one step over the examples `batch` and return their mean loss: over the examples, or over the target tokens.
 
-        The sum of the examples' losses is divided by the size of the whole batch in every micro-batch, so that splitting
-        does not change the gradient. A strategy's penalty adds to the gradient, not to the loss that is told: the losses of
+        The sum of the losses is divided by the weight of the whole batch in every micro-batch, so that splitting does not
+        change the gradient, however the target tokens are spread. A strategy's penalty adds to the gradient, not to the loss that is told: the losses of
         different strategies are compared.
 
         Raises:
@@ -40,19 +41,17 @@ class Stepper:
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.accelerator.device)
+        weight = self.batches.weight(batch)
         for start in range(0, len(batch), self.micro_batch_size):
             indices = batch[start : start + self.micro_batch_size]
-            inputs, labels = collate(self.tokenizer, self.data, indices, self.accelerator.device)
+            inputs, labels = self.batches(indices)
             with self.accelerator.autocast():
-                logits = self.model(**inputs).logits
-            losses = functional.cross_entropy(
-                logits.float(), labels, reduction="sum", label_smoothing=self.training.label_smoothing
-            )
-            loss = losses / len(batch)
+                logits = self.objective.logits(self.model, inputs, labels)
+            loss = self.objective.losses(logits, labels) / weight
             self.accelerator.backward(loss)
             total += loss.detach()
         mean = float(total)
-        if not torch.isfinite(total):
+        if not math.isfinite(mean):
             raise TrainingError(
                 f"the loss became {mean}: try a lower training.learning_rate (it is {self.training.learning_rate:g}), more"
                 ' training.warmup_ratio, or training.precision = "fp32"'

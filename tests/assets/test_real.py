@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pewb.assets import architecture, backbones, cached, fetch, fetch_first, tasks
-from pewb.tasks.text_classification import TextClassification, read_examples
+from pewb.tasks import decode_task, read_examples
 
 pytestmark = pytest.mark.assets
 
@@ -83,7 +83,7 @@ def test_movie_snippets_stand_in_for_sst2(reports):
 )
 def test_task_is_what_the_catalogue_says(name, train, test, classes):
     folder: Path = fetch("task", name).folder
-    examples = read_examples(TextClassification.model_validate(tasks()[name].spec), folder, {})
+    examples = read_examples(decode_task(tasks()[name].spec), folder, {})
     assert len(examples.labels) == classes == (tasks()[name].num_classes or len(tasks()[name].spec["labels"]))
     if train:
         assert len(examples.train) + len(examples.validation) == train

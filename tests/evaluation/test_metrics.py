@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from pewb.evaluation.intervals import proportion
-from pewb.evaluation.metrics import classification_metrics, confusion
+from pewb.evaluation.metrics import classification_metrics, confusion, language_metrics
 
 GENERATOR = np.random.default_rng(0)
 
@@ -58,3 +58,21 @@ def test_one_class_only_is_no_error():
 
 def test_confusion_rows_are_true_classes():
     assert confusion([0, 0, 1], [1, 0, 1], ["n", "p"]).counts == [[1, 1], [0, 1]]
+
+
+def test_the_loss_of_tokens_is_bootstrapped_over_examples():
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(1, 30, 200)
+    losses = tokens * rng.normal(2.0, 0.5, 200)
+    found = language_metrics(losses.tolist(), tokens.tolist())
+    assert found["loss"].value == pytest.approx(losses.sum() / tokens.sum())
+    drawn = rng.integers(0, 200, (2000, 200))
+    low, high = np.quantile(losses[drawn].sum(1) / tokens[drawn].sum(1), [0.025, 0.975])
+    assert (found["loss"].low, found["loss"].high) == pytest.approx((low, high), abs=0.02)
+    assert found["perplexity"].high == pytest.approx(np.exp(found["loss"].high))
+    assert found == language_metrics(losses.tolist(), tokens.tolist()), "the draws are seeded"
+
+
+def test_a_perplexity_beyond_all_numbers_is_left_out():
+    assert set(language_metrics([2000.0, 3000.0], [1, 1])) == {"loss"}
+    assert language_metrics([2.0, 0.0], [1, 0])["loss"].value == 2.0, "an example without targets counts for nothing"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pewb.evaluation.references import REFERENCES
-from pewb.tasks.text_classification import Examples, Split
+from pewb.tasks import Examples, Split
 from tests.conftest import SENTENCES
 
 LABELS = ["negative", "neither", "positive"]
@@ -51,10 +51,9 @@ def test_both_texts_of_a_pair_are_read():
 @pytest.mark.assets
 def test_references_on_real_sentences():
     from pewb.assets import fetch, tasks
-    from pewb.recipe import TaskTable
-    from pewb.tasks import read_examples
+    from pewb.tasks import decode_task, read_examples
 
-    spec = TaskTable.model_validate(tasks()["movie-snippets"].spec)
+    spec = decode_task(tasks()["movie-snippets"].spec)
     examples = read_examples(spec, fetch("task", "movie-snippets").folder, {})
     reached = {
         name: float((make(examples).probabilities.argmax(1) == np.array(examples.test.labels)).mean())

@@ -20,8 +20,8 @@ def searching(sentence_files, tiny_backbone, reports, monkeypatch):
     """Return a function that searches with `respond(recipe, number of the call)` in the place of processes."""
     monkeypatch.chdir(sentence_files)
 
-    def search(respond, children=None, **tune):
-        content = {"backbone": str(tiny_backbone("bert")), "task": TASK, "strategy": "lora", "tune": tune}
+    def search(respond, children=None, task=TASK, **tune):
+        content = {"backbone": str(tiny_backbone("bert")), "task": task, "strategy": "lora", "tune": tune}
         [row] = prepare(LoadedRecipe([Cell(parse_recipe(content))], content), Path("results"), reports)
         calls = []
 
@@ -38,6 +38,25 @@ def searching(sentence_files, tiny_backbone, reports, monkeypatch):
 def by_rate(best):
     """Return a response whose value falls with the distance from the rate `best`, in decades."""
     return lambda recipe, *_: Answer(value=1 - abs(math.log10(recipe.training.learning_rate / best)))
+
+
+def test_a_smaller_loss_is_better(searching):
+    task = {name: value for name, value in TASK.items() if name not in ("kind", "text", "label")}
+    task |= {"kind": "causal_lm", "completion": "sentence"}
+
+    def respond(recipe, number, give_up):
+        loss = 3 - by_rate(5e-3)(recipe).value
+        if give_up(1, loss) or give_up(2, loss) or give_up(3, loss):
+            return Answer(given_up=True)
+        return Answer(value=loss)
+
+    found, calls = searching(respond, task=task, trials=4, prune=False)
+    tried = [recipe.training.learning_rate for recipe in calls]
+    assert len(tried) > 4, "the largest rate was the best: the next one beyond it is tried"
+    best = min(found.trials, key=lambda trial: trial.validation)
+    assert found.chosen == best.values
+    given_up = searching(respond, task=task | {"header": True, "format": "csv"}, trials=4)[0].trials
+    assert [trial.state for trial in given_up[2:4]] == ["pruned", "complete"], "the worst so far, then the best"
 
 
 def test_other_keys_are_searched_after_the_rates(searching):

@@ -127,7 +127,7 @@ class _Features(list):
 def _predicted(model, batch_size=8):
     from contextlib import nullcontext
 
-    data = Encoded(_Features(), labels=[0] * 10, lengths=[3, 9, 4, 8, 5, 7, 6, 2, 1, 10], num_cut=0)
+    data = Encoded(_Features(), labels=[0] * 10, lengths=[3, 9, 4, 8, 5, 7, 6, 2, 1, 10], num_cut=0, weights=[1] * 10)
     return predict(model, _Pads(), data, batch_size, nullcontext, Silent(), "evaluating")
 
 

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from pewb.errors import InputError
-from pewb.tasks import TextClassification
+from pewb.tasks import TextClassification, decode_task, read_examples
 from tests.tasks.conftest import ROWS, csv_of, jsonl_of
 
 
@@ -199,7 +199,6 @@ def test_lists_are_no_text(write, read):
         ({"data": "a.csv", "test": "b.csv"}, "give either data"),
         ({"train": "a.csv"}, "'test' is missing"),
         ({"test": "a.csv"}, "'train' is missing"),
-        ({}, "'train' is missing"),
         ({"dataset": "org/name"}, "'train' is missing.*inside 'org/name'"),
         ({"data": "a.csv", "text": []}, "text names 0 columns"),
         ({"data": "a.csv", "text": ["a", "b", "c"]}, "text names 3 columns"),
@@ -216,13 +215,22 @@ def test_keys_that_make_no_sense(keys, message):
         TextClassification(**keys)
 
 
+@pytest.mark.parametrize("keys", [{}, {"labels": ["a", "b"]}])
+def test_a_table_without_files_can_be_planned_and_not_read(keys, tmp_path):
+    task = TextClassification(**keys)
+    assert task.missing_files().startswith("'train' is missing: give train and test files")
+    with pytest.raises(InputError, match="task: 'train' is missing: give train and test files"):
+        read_examples(task, tmp_path, {})
+    assert TextClassification(data="a.csv").missing_files() is None
+
+
 @pytest.mark.assets
 def test_the_movie_snippets():
     from pewb.assets import fetch, tasks
     from pewb.tasks import read_examples
 
     folder = fetch("task", "movie-snippets").folder
-    examples = read_examples(TextClassification.model_validate(tasks()["movie-snippets"].spec), folder, {})
+    examples = read_examples(decode_task(tasks()["movie-snippets"].spec), folder, {})
     splits = (examples.train, examples.validation, examples.test)
     assert [len(split) for split in splits] == [8017, 1024, 1031]
     labels = [label for split in splits for label in split.labels]

@@ -5,10 +5,11 @@ import torch
 from accelerate import Accelerator
 
 from pewb import assembly
-from pewb.batching import encode, longest_first, shuffled_batches
+from pewb.batching import Collated, encode, longest_first, shuffled_batches
 from pewb.device import Computing
 from pewb.errors import OutOfMemoryError, TrainingError
 from pewb.measurement.memory import PhaseMemory
+from pewb.objective import Classes
 from pewb.recipe import Quantization, Training
 from pewb.reporting import Silent
 from pewb.strategies.full import Full
@@ -120,8 +121,8 @@ def test_splitting_a_batch_does_not_change_the_gradient(tiny_backbone):
         stepper = Stepper(
             made.model,
             made.strategy,
-            made.tokenizer,
-            data,
+            Collated(made.tokenizer, data, CPU),
+            Classes(),
             optimizer,
             Accelerator(cpu=True),
             training,
@@ -223,6 +224,13 @@ def test_best_state_keeps_only_trained_weights():
     best = BestState(patience=1)
     best.saw(model, 1.0, 1)
     assert set(best._weights) == {"1.weight", "1.bias"}
+
+
+def test_best_state_of_a_loss_is_the_smallest():
+    model = torch.nn.Linear(1, 1)
+    best = BestState(patience=2, greater_is_better=False)
+    assert [best.saw(model, value, step) for step, value in enumerate([3.0, 2.0, 2.5, 2.1])] == [False] * 3 + [True]
+    assert best.step == 1
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "cosine_with_restarts", "polynomial"])
