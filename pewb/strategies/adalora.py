@@ -78,6 +78,15 @@ class AdaLora(PeftStrategy):
             modules_to_save=list(anatomy.head) or None,
         )
 
+    def apply(self, model: Any, anatomy: Anatomy) -> Any:
+        """Let PEFT insert the updates; freeze the ranks, by which it divides and which are no weights.
+
+        PEFT casts them to the type of the layer's weights, and what it casts becomes trainable.
+        """
+        applied = super().apply(model, anatomy)
+        freeze_ranks(applied)
+        return applied
+
     def begin_training(self, model: Any, num_steps: int) -> None:
         """Spread the budget's course over the steps (over two if there is but one: PEFT weighs nothing in its last)."""
         config = model.active_peft_config
@@ -100,6 +109,13 @@ class AdaLora(PeftStrategy):
         """
         model.active_peft_config.rank_pattern = kept_values(model)
         super().save(model, folder)
+
+
+def freeze_ranks(model: Any) -> None:
+    """Freeze the number of ranks that each AdaLoRA layer of `model` divides by."""
+    for name, parameter in model.named_parameters():
+        if ".ranknum." in name:
+            parameter.requires_grad_(False)
 
 
 def orthogonality_penalty(model: Any) -> torch.Tensor | None:
