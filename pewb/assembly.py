@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pewb.anatomy import Anatomy
-from pewb.backbone import check_length, load_backbone, load_tokenizer, read_blueprint
+from pewb.backbone import assume_padding, build_backbone, check_length, load_backbone, load_tokenizer, read_blueprint
 from pewb.device import Computing
 from pewb.errors import RefusedError
 from pewb.measurement.parameters import head_parameters
@@ -31,6 +31,7 @@ class Assembly:
 
     model: Any
     tokenizer: Any
+    """None for a virtual model."""
     anatomy: Anatomy
     computing: Computing
     strategy: Strategy
@@ -40,7 +41,7 @@ class Assembly:
 
 def load(
     name: str,
-    folder: Path,
+    source: Path | Mapping[str, Any],
     labels: Sequence[str],
     strategy: Strategy,
     quantization: Quantization,
@@ -51,6 +52,8 @@ def load(
 ) -> Assembly:
     """Load the untouched model for `strategy`: quantised, cast and on its device.
 
+    `source` is the backbone's folder, or the content of a `config.json`: then the model is virtual, for a plan.
+
     The head of a classification over `labels` is new, unless the files hold one for as many classes.
 
     `name` is what the backbone is called where others may have it (PEFT writes it into what it saves).
@@ -59,15 +62,22 @@ def load(
         InputError: the backbone's files or `max_tokens` do not serve.
         RefusedError: the strategy does not fit the architecture.
     """
-    blueprint = read_blueprint(folder, labels, training.dropout, family)
+    blueprint = read_blueprint(source, labels, training.dropout, family)
     anatomy = blueprint.anatomy
-    _refuse_unfit(strategy, anatomy, quantization.kind, computing.device.type)
+    _refuse_unfit(strategy, anatomy, quantization.kind, computing.kind)
     check_length(blueprint, training.max_tokens, strategy.virtual_tokens())
-    tokenizer = load_tokenizer(blueprint, strategy.padding_side)
+    tokenizer = None
+    if blueprint.folder:
+        tokenizer = load_tokenizer(blueprint, strategy.padding_side)
+    else:
+        assume_padding(blueprint)
     kept = [*strategy.trained_modules(anatomy), *anatomy.head]
     torch.manual_seed(seed)
     config = quantization_config(quantization, [*kept, *anatomy.output], computing.compute_type)
-    model = load_backbone(blueprint, config, computing.device)
+    if blueprint.folder:
+        model = load_backbone(blueprint, config, computing.device)
+    else:
+        model = build_backbone(blueprint, config)
     model.name_or_path = model.config._name_or_path = name
     _cast(model, kept, computing)
     if quantization.kind == "none":

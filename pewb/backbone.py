@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -14,11 +14,12 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from pewb.anatomy import Anatomy, anatomy_of, longest_input
 from pewb.errors import InputError, RefusedError
-from pewb.quantization import keep_trainable_after_evaluation
+from pewb.quantization import keep_trainable_after_evaluation, quantize_virtually
 from pewb.tasks import TaskFamily, TextClassification
 
 _BAD_FILES = (
@@ -40,7 +41,8 @@ _BAD_FILES = (
 class Blueprint:
     """What is known of a backbone before its weights are loaded."""
 
-    folder: Path
+    folder: Path | None
+    """Where the weights are; None where there are none, and the model is virtual."""
     gguf_file: str | None
     config: Any
     model_class: type[nn.Module]
@@ -48,27 +50,26 @@ class Blueprint:
 
 
 def read_blueprint(
-    folder: Path,
+    source: Path | Mapping[str, Any],
     labels: Sequence[str],
     dropout: float | None = None,
     family: type[TaskFamily] = TextClassification,
 ) -> Blueprint:
-    """Read the configuration in `folder` for a task of `family`; `labels` are the classes of a classification.
+    """Read the configuration in `source` for a task of `family`; `labels` are the classes of a classification.
+
+    `source` is a folder, or the content of a `config.json` where no weights are needed.
 
     Raises:
-        InputError: the folder holds no backbone.
+        InputError: there is no such architecture, or the folder holds no backbone.
         RefusedError: transformers has no such head for the architecture.
     """
-    from transformers import AutoConfig
-
-    gguf_file = next((path.name for path in sorted(folder.glob("*.gguf"))), None)
-    if (folder / "config.json").is_file():
-        gguf_file = None
+    folder = source if isinstance(source, Path) else None
+    where = f"in {folder}" if folder else "given"
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **_gguf(gguf_file))
+        gguf_file, config = _configuration(source)
     except _BAD_FILES as error:
         raise InputError(
-            f"backbone: the configuration in {folder} can't be read: {_in_one_line(error)};"
+            f"backbone: the configuration {where} can't be read: {_in_one_line(error)};"
             " mend it, or name another backbone (pewb list backbones)"
         ) from None
     model_class = _model_class(config, family)
@@ -83,7 +84,7 @@ def read_blueprint(
         virtual = build_virtual(model_class, config)
     except _BAD_FILES as error:
         raise InputError(
-            f"backbone: no model can be built from the configuration in {folder}: {_in_one_line(error)};"
+            f"backbone: no model can be built from the configuration {where}: {_in_one_line(error)};"
             " mend it, or name another backbone (pewb list backbones)"
         ) from None
     base = virtual.base_model_prefix if hasattr(virtual, virtual.base_model_prefix) else ""
@@ -95,6 +96,25 @@ def read_blueprint(
     output = _vocabulary_projections(virtual) if anatomy.is_language_model else ()
     anatomy = replace(anatomy, takes_past=takes_past, has_conv1d=has_conv1d, output=output)
     return Blueprint(folder, gguf_file, config, model_class, anatomy)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of the `config.json` in `folder`, or what a GGUF file says in its place."""
+    content: dict[str, Any] = _configuration(folder)[1].to_dict()
+    return content
+
+
+def _configuration(source: Path | Mapping[str, Any]) -> tuple[str | None, Any]:
+    """Return the name of the GGUF file if the configuration is inside one, and transformers' configuration."""
+    from transformers import AutoConfig
+
+    if not isinstance(source, Path):
+        content = dict(source)
+        return None, AutoConfig.for_model(content.pop("model_type"), **content)
+    gguf_file = next((path.name for path in sorted(source.glob("*.gguf"))), None)
+    if (source / "config.json").is_file():
+        gguf_file = None
+    return gguf_file, AutoConfig.from_pretrained(source, trust_remote_code=False, **_gguf(gguf_file))
 
 
 def _model_class(config: Any, family: type[TaskFamily]) -> Any:
@@ -189,6 +209,13 @@ def load_tokenizer(blueprint: Blueprint, padding_side: str) -> Any:
     return tokenizer
 
 
+def assume_padding(blueprint: Blueprint) -> None:
+    """Let a virtual model, which has no tokenizer, know a pad token, as `load_tokenizer` would tell it."""
+    text_config = blueprint.config.get_text_config()
+    if text_config.pad_token_id is None:
+        blueprint.config.pad_token_id = text_config.pad_token_id = 0
+
+
 def check_length(blueprint: Blueprint, max_tokens: int, num_virtual_tokens: int) -> None:
     """Refuse inputs that are longer than the backbone's position table.
 
@@ -214,6 +241,7 @@ def load_backbone(blueprint: Blueprint, quantization_config: Any, device: torch.
     """
     quantized: dict[str, Any] = {"quantization_config": quantization_config, "device_map": {"": device}}
     folder = blueprint.folder
+    assert folder is not None
     try:
         if blueprint.gguf_file:
             model = _checked_load(blueprint, folder, gguf_file=blueprint.gguf_file)
@@ -230,6 +258,18 @@ def load_backbone(blueprint: Blueprint, quantization_config: Any, device: torch.
             f"backbone: the weights in {folder} can't be loaded: {_in_one_line(error)};"
             " fetch them again, or name another backbone (pewb list backbones)"
         ) from None
+    keep_trainable_after_evaluation(model)
+    return model
+
+
+def build_backbone(blueprint: Blueprint, quantization_config: Any) -> Any:
+    """Return the model without numbers, on the meta device, in the types in which `load_backbone` would give it."""
+    with torch.device("meta"), no_init_weights():
+        model: Any = blueprint.model_class(blueprint.config)
+    model.tie_weights()
+    model.eval()  # as transformers loads it
+    if quantization_config is not None:
+        quantize_virtually(model, quantization_config)
     keep_trainable_after_evaluation(model)
     return model
 

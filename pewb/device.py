@@ -22,6 +22,13 @@ class Computing:
     """Resolved: never `auto`."""
     compute_type: torch.dtype
     """The type of matrix products; frozen weights are stored in it."""
+    acts_as: str | None = None
+    """The kind of device that a virtual one stands for."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of device that computes, such as cpu or cuda."""
+        return self.acts_as or self.device.type
 
     @property
     def autocast(self) -> str:
@@ -52,14 +59,24 @@ def choose_precision(asked: Precision, device: torch.device) -> Computing:
     Raises:
         InputError: the device can't do what was asked.
     """
-    if asked == "fp16" and device.type == "cpu":
+    native = {"cpu": _cpu_has_bf16, "cuda": _cuda_has_bf16, "xpu": lambda: True}.get(device.type, lambda: False)
+    return computing_on(device, asked, native())
+
+
+def computing_on(device: torch.device, asked: Precision, has_bf16: bool, acts_as: str | None = None) -> Computing:
+    """Return how to compute on `device`, or on a virtual one that `acts_as` another; `has_bf16`: natively.
+
+    Raises:
+        InputError: the device can't do what was asked.
+    """
+    kind = acts_as or device.type
+    if asked == "fp16" and kind == "cpu":
         raise InputError('training.precision: fp16 needs a GPU; use "auto", "bf16" or "fp32" on a CPU')
     precision = asked
     if asked == "auto":
-        native = {"cpu": _cpu_has_bf16, "cuda": _cuda_has_bf16, "xpu": lambda: True}.get(device.type, lambda: False)
-        precision = "bf16" if native() else "fp16" if device.type == "cuda" else "fp32"
+        precision = "bf16" if has_bf16 else "fp16" if kind == "cuda" else "fp32"
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16-true": torch.bfloat16, "fp16": torch.float16}
-    return Computing(device, precision, types[precision])
+    return Computing(device, precision, types[precision], acts_as)
 
 
 def _cpu_has_bf16() -> bool:

@@ -14,7 +14,7 @@ from pewb.errors import OutOfMemoryError, TrainingError
 from pewb.evaluation.metrics import classification_metrics, confusion, language_metrics
 from pewb.evaluation.tables import Table, class_table, loss_table
 from pewb.measurement.memory import is_out_of_memory
-from pewb.objective import objective_of
+from pewb.objective import Classes, Inputs, Objective, objective_of
 from pewb.record import Confusion, Metric
 from pewb.reporting import Reporter
 from pewb.tasks import TaskFamily, TextClassification
@@ -149,9 +149,7 @@ def predict(
         try:
             inputs, labels = collate(tokenizer, data, indices, device)
             with around_longest() if num_done == 0 else nullcontext():
-                with autocast():
-                    logits = objective.logits(model, inputs, labels)
-                taken = logits.float().softmax(-1) if has_classes else objective.losses(logits, labels, "none")
+                taken = outputs_of(model, objective, inputs, labels, autocast)
             done.append(taken.cpu())
         except Exception as error:
             if not is_out_of_memory(error):
@@ -171,6 +169,19 @@ def predict(
             ' training.precision = "fp32"'
         )
     return Predictions(found, data.labels) if has_classes else TokenLosses(found, data.weights)
+
+
+def outputs_of(
+    model: Any,
+    objective: Objective,
+    inputs: Inputs,
+    labels: torch.Tensor,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> torch.Tensor:
+    """Return what is kept of a batch: the classes' probabilities, (batch, classes), or each example's loss, (batch,)."""
+    with autocast():
+        logits = objective.logits(model, inputs, labels)
+    return logits.float().softmax(-1) if isinstance(objective, Classes) else objective.losses(logits, labels, "none")
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pewb.errors import OutOfMemoryError
+from pewb.quantization import dequantized_product
 from pewb.record import Peak
 from pewb.units import format_bytes
 
@@ -31,18 +32,28 @@ class LiveTensors(TorchDispatchMode):
         self.peak_bytes = 0
         self._limit = limit_bytes
         self._sizes: dict[int, int] = {}
+        self._watches: dict[int, Any] = {}
         for tensor in existing:
             self._follow(tensor)
         self._check()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and follow what it returned."""
-        output = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(output):
-            if isinstance(tensor, torch.Tensor):
-                self._follow(tensor)
+        if function.namespace == "bitsandbytes" and function._opname == "gemm_4bit" and not args[0].is_cuda:
+            with self:
+                return dequantized_product(*args, **(kwargs or {}))
+        output = self._run(function, args, kwargs or {})
+        if isinstance(output, torch.Tensor):
+            self._follow(output)
+        else:
+            for tensor in tree_leaves(output):
+                if isinstance(tensor, torch.Tensor):
+                    self._follow(tensor)
         self._check()
         return output
+
+    def _run(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return function(*args, **kwargs)
 
     def _follow(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -50,13 +61,18 @@ class LiveTensors(TorchDispatchMode):
         size = storage.nbytes()
         known = self._sizes.get(key)
         if known is None:
-            weakref.finalize(storage, self._forget, key)
+            self._watches[key] = weakref.ref(storage, lambda _, key=key: self._forget(key))  # type: ignore[misc]
         if known != size:  # an in-place resize changes a storage that is known
             self._sizes[key] = size
-            self.live_bytes += size - (known or 0)
+            self._changed(key, known or 0, size)
 
     def _forget(self, key: int) -> None:
-        self.live_bytes -= self._sizes.pop(key, 0)
+        del self._watches[key]
+        self._changed(key, self._sizes.pop(key), 0)
+
+    def _changed(self, key: int, before: int, after: int) -> None:
+        """Take note that the storage `key` now takes `after` bytes."""
+        self.live_bytes += after - before
 
     def _check(self) -> None:
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)

@@ -6,7 +6,6 @@ Events go to standard output, one JSON document a line; whatever libraries print
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pewb.errors import InputError
+from pewb.quiet import quieten_libraries
 from pewb.record import Record, Status, write_record
 from pewb.reporting import Step
 from pewb.runner.job import AnyJob, ReferenceJob, TrainingJob
@@ -58,7 +58,7 @@ def main(job_file: str) -> int:
 
 def do(job: TrainingJob | ReferenceJob, events: Events) -> int:
     """Do `job` whatever becomes of it; 0 if there is a record or an answer, 2 if the input was at fault."""
-    _quieten()
+    quieten_libraries()
     measured: dict[str, Any] = {}
     status: Status = "success"
     reason = None
@@ -104,17 +104,6 @@ def _finished(job: TrainingJob | ReferenceJob, measured: dict[str, Any]) -> dict
     from pewb.runner.run_training import finished
 
     return finished(job, measured)
-
-
-def _quieten() -> None:
-    """Keep the libraries' remarks on every forward out of the log; warnings stay."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

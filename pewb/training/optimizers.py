@@ -11,13 +11,17 @@ from torch import nn
 from pewb.recipe import Training
 
 
-def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, training: Training, device_kind: str | None = None) -> torch.optim.Optimizer:
     """Return the optimizer of the recipe over the trainable parameters; biases and norms (vectors) do not decay.
+
+    `device_kind` is what a virtual model's device stands for; it decides how PyTorch's optimizers loop.
 
     With `lora_plus_ratio`, LoRA's B learns so many times as fast as its A (LoRA+, Hayou et al. 2024, arXiv:2402.12354,
     section 4), in the groups that PEFT makes for it: vectors learn as fast as B.
     """
     kind, options = _kind(training)
+    if device_kind == "cuda" and kind.__module__.startswith("torch."):
+        options["foreach"] = True  # PyTorch's own choice for parameters on a GPU
     if training.lora_plus_ratio is not None:
         from peft.optimizers import create_loraplus_optimizer
 

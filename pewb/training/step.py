@@ -44,10 +44,7 @@ class Stepper:
         weight = self.batches.weight(batch)
         for start in range(0, len(batch), self.micro_batch_size):
             indices = batch[start : start + self.micro_batch_size]
-            inputs, labels = self.batches(indices)
-            with self.accelerator.autocast():
-                logits = self.objective.logits(self.model, inputs, labels)
-            loss = self.objective.losses(logits, labels) / weight
+            loss = self._losses(indices) / weight
             self.accelerator.backward(loss)
             total += loss.detach()
         mean = float(total)
@@ -63,6 +60,13 @@ class Stepper:
         self.accelerator.clip_grad_norm_(trained, self.training.max_grad_norm)
         self.optimizer.step()
         return mean
+
+    def _losses(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return the sum of the losses; the logits, which may be the largest tensor, are let go of before the backward."""
+        inputs, labels = self.batches(indices)
+        with self.accelerator.autocast():
+            logits = self.objective.logits(self.model, inputs, labels)
+        return self.objective.losses(logits, labels)
 
     def halve(self) -> bool:
         """Halve the micro-batch after running out of memory; False if one example at a time was too much."""
