@@ -1,1 +1,1 @@
-"""The planner: what a recipe would need, found out before anything is downloaded or trained."""
+"""Planning: what a recipe would need on a device, simulated on virtual tensors before anything is trained."""

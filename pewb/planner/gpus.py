@@ -144,7 +144,7 @@ def custom_gpu(memory_bytes: int) -> Gpu:
     if memory_bytes <= taken:
         raise InputError(
             f"a GPU with {format_bytes(memory_bytes)} of memory has none left beside the CUDA context and cuBLAS's"
-            f" workspaces ({format_bytes(taken)}); give more, such as 8GiB"
+            f" workspaces ({format_bytes(taken)}); give more, with its unit, such as 8GiB"
         )
     title = f"a GPU with {format_bytes(memory_bytes)}"
     return Gpu(

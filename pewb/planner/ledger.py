@@ -1,0 +1,149 @@
+"""Who holds which bytes while a virtual step runs: by category, at the peak, and as a trace for an allocator."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from pewb.measurement.memory import LiveTensors
+from pewb.planner.results_cache import ResultsCache
+
+Category = Literal["weights", "gradients", "optimizer", "activations", "temporaries"]
+CATEGORIES: tuple[Category, ...] = ("weights", "gradients", "optimizer", "activations", "temporaries")
+
+
+@dataclass
+class Moment:
+    """The live bytes at their largest so far."""
+
+    total: int = 0
+    by_category: dict[Category, int] = field(default_factory=dict)
+    operation: str = ""
+    module: str = ""
+    sequence: int | None = None
+    """Number of the autograd node, in a backward pass."""
+
+
+class Ledger(LiveTensors):
+    """Follows virtual storages; each belongs to a category, which may change (an activation that becomes a gradient).
+
+    A byte count is rounded up to `granule`, in which the device's allocator gives memory out.
+    """
+
+    def __init__(
+        self, existing: Iterable[torch.Tensor], granule: int, elsewhere: Collection[int] = frozenset()
+    ) -> None:
+        """Start with `existing` as weights; storages `elsewhere`, in other memory, do not count."""
+        self._elsewhere = elsewhere
+        self._granule = granule
+        self._categories: dict[int, Category] = {}
+        self._by_category: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
+        self.category: Category = "weights"
+        """Of what is made from now on."""
+        self.module = ""
+        """In which the operations are."""
+        self.peak = Moment()
+        self.trace: list[tuple[int, int]] = []
+        """Each change: which storage, and the bytes that it takes from then on."""
+        self.flops = 0
+        self._numbers: dict[int, int] = {}
+        self._count = 0
+        self._operation = ""
+        self._results = ResultsCache()
+        super().__init__(existing)
+
+    def _run(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operation on virtual tensors; what is read back as a number is answered."""
+        if function is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return _answer(args[0].dtype)
+        self._operation = function._opname
+        output = self._results.call(function, args, kwargs)
+        formula: Any = _FLOPS.get(function._opname) or flop_registry.get(function.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=output)
+        return output
+
+    def belongs(self, tensor: torch.Tensor, category: Category) -> None:
+        """Count the storage of `tensor` under `category` from now on."""
+        self._follow(tensor)
+        key = tensor.untyped_storage()._cdata
+        if key in self._elsewhere:
+            return
+        size = self._rounded(self._sizes[key])
+        before = self._categories[key]
+        self._by_category[before] -= size
+        self._by_category[category] += size
+        self._categories[key] = category
+
+    def restart(self) -> None:
+        """Look for the peak anew from here, and begin the trace with what is live."""
+        self.trace = [(self._numbers[key], size) for key, size in self._sizes.items()]
+        self.peak = Moment(self.live_bytes, dict(self._by_category))
+        self.peak_bytes = self.live_bytes
+
+    def live(self) -> dict[Category, int]:
+        """Return the bytes that are live now."""
+        return dict(self._by_category)
+
+    def _follow(self, tensor: torch.Tensor) -> None:
+        if not self._elsewhere or tensor.untyped_storage()._cdata not in self._elsewhere:
+            super()._follow(tensor)
+
+    def _rounded(self, size: int) -> int:
+        return -(-size // self._granule) * self._granule
+
+    def _changed(self, key: int, before: int, after: int) -> None:
+        if before == 0:
+            self._count += 1
+            self._numbers[key] = self._count
+            self._categories[key] = self.category
+        self.trace.append((self._numbers[key], after))
+        before, after = self._rounded(before), self._rounded(after)
+        self._by_category[self._categories[key]] += after - before
+        super()._changed(key, before, after)
+        if after == 0:
+            del self._numbers[key], self._categories[key]
+
+    def _check(self) -> None:
+        if self.live_bytes > self.peak_bytes:
+            node = torch._C._current_autograd_node()
+            self.peak.total = self.live_bytes
+            self.peak.by_category = self._by_category.copy()
+            self.peak.operation, self.peak.module = self._operation, self.module
+            self.peak.sequence = node and node._sequence_nr()
+        super()._check()
+
+
+def _product_flops(inputs: torch.Tensor, weights: torch.Tensor, *_: Any, **__: Any) -> int:
+    """Return the operations of a product of inputs (…, in) with weights (out, in)."""
+    return 2 * int(inputs.numel()) * int(weights.shape[0])
+
+
+def _attention_flops(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
+def _attention_backward_flops(
+    gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
+) -> int:
+    return int(sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape))
+
+
+_FLOPS = {
+    "linear": _product_flops,
+    "int8_scaled_mm": _product_flops,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention_flops,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward_flops,
+}
+"""What PyTorch's own counter does not know: products inside another operator, bitsandbytes' product, a CPU's attention."""
+
+
+def _answer(dtype: torch.dtype) -> bool | int | float:
+    """Return a number for one that a virtual tensor does not have: a condition does not hold, a count is one."""
+    if dtype == torch.bool:
+        return False
+    return 1.0 if dtype.is_floating_point else 1
