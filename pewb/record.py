@@ -198,7 +198,17 @@ class Record(_Section):
         """Return what `pewb run --json` prints of this run."""
         dumped = self.model_dump(mode="json")
         keys = ("run", "status", "reason", "backbone", "task", "strategy", "settings", "quantization", "seed", "tuning")
-        figures = ("metrics", "baseline", "parameters", "memory", "time", "shipped_bytes", "warnings", "notices")
+        figures = (
+            "metrics",
+            "baseline",
+            "parameters",
+            "memory",
+            "memory_predicted",
+            "time",
+            "shipped_bytes",
+            "warnings",
+            "notices",
+        )
         return {key: dumped[key] for key in keys + figures} | {"record": str(path) if path else None}
 
 

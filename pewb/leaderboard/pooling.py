@@ -68,6 +68,10 @@ def mean_time(times: list[Time]) -> Time:
 def _range(name: str) -> tuple[float, float]:
     if "correlation" in name or name in ("pearson", "spearman", "cohen_kappa"):
         return -1.0, 1.0
+    if name == "loss":
+        return 0.0, math.inf
+    if name == "perplexity":
+        return 1.0, math.inf
     if "accuracy" in name or "f1" in name or name in ("precision", "recall"):
         return 0.0, 1.0
     return -math.inf, math.inf

@@ -29,6 +29,11 @@ WORKER = (sys.executable, "-P", "-m", "pewb.runner.worker")
 _DEFAULTS = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that wait sleep: spinning, they take the cores from each other when anything else runs (12 times slower, seen)."""
 
+_ALLOCATOR = "PYTORCH_ALLOC_CONF", "expandable_segments:True"
+"""A GPU's allocator grows its segments, so that batches of many lengths leave fewer holes; plans count on it."""
+_ALLOCATORS = (_ALLOCATOR[0], "PYTORCH_CUDA_ALLOC_CONF")
+"""Where a user may have said otherwise."""
+
 _PROBE = """\
 import json
 from pewb.device import choose_device, device_name
@@ -44,7 +49,8 @@ class Children:
     def __init__(self, num_jobs: int = 1) -> None:
         """Share the CPU's cores among `num_jobs` processes; one alone takes what it finds."""
         threads = {} if num_jobs == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_jobs))}
-        self._environment = _DEFAULTS | threads | os.environ | dict.fromkeys(_OFFLINE, "1")
+        allocator = {} if any(name in os.environ for name in _ALLOCATORS) else dict([_ALLOCATOR])
+        self._environment = _DEFAULTS | threads | allocator | os.environ | dict.fromkeys(_OFFLINE, "1")
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self.interrupted = False

@@ -106,6 +106,8 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     assembly.insert(assembled, training.gradient_checkpointing, job.seed)
     measured["parameters"] = count_parameters(assembled.model, assembled.anatomy)
 
+    if not job.is_trial:
+        _predict_memory(job, examples.labels, device, splits, measured, events)
     train_memory, evaluation_memory = PhaseMemory(device, limit), PhaseMemory(device, limit)
     measured["trained"] = trained
     measured["peaks"] = (train_memory, evaluation_memory)
@@ -147,6 +149,37 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         path.stat().st_size for path in job.model_folder.rglob("*") if path.is_file() and path.suffix != ".md"
     )
     times["total_seconds"] = time.perf_counter() - started
+
+
+def _predict_memory(
+    job: TrainingJob, labels: list[str], device: Any, splits: dict[str, Any], measured: dict[str, Any], events: Any
+) -> None:
+    """Plan the run for its longest examples: the record keeps what was predicted beside what is measured."""
+    from pewb.backbone import read_config
+    from pewb.planner.prediction import predict_memory
+    from pewb.planner.simulation import Question
+    from pewb.planner.target import limited, target_of
+
+    recipe = job.recipe
+    if device.type not in ("cpu", "cuda"):
+        return
+    config = read_config(job.backbone_folder)
+    question = Question(
+        job.backbone, config, type(job.task), labels, recipe.strategy, recipe.quantization, recipe.training
+    )
+    target = limited(target_of(device), recipe.device)
+    longest, num_tested = max(splits["train"].lengths), min(EVALUATION_BATCH_SIZE, len(splits["test"]))
+    try:
+        prediction = predict_memory(question, target, longest, num_tested)
+    except Exception as error:  # it must not end a run; the record says that there is no prediction
+        told = f"its memory could not be planned: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        measured["notices"].append(told)
+        events.notice(told)
+        return
+    measured["memory_predicted"] = prediction.memory
+    if prediction.warning:
+        measured["notices"].append(prediction.warning)
+        events.notice(prediction.warning)
 
 
 def finished(job: TrainingJob, measured: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,10 @@ def test_standard_output_is_one_document_in_the_promised_shape(finished):
             assert set(peak) == {"peak_allocated_bytes", "peak_reserved_bytes", "peak_resident_bytes"}
             assert peak["peak_reserved_bytes"] is None, "a CPU has no allocator that reserves"
             assert 0 < peak["peak_allocated_bytes"] < peak["peak_resident_bytes"]
+            predicted = run["memory_predicted"][phase]["peak_allocated_bytes"]
+            assert predicted == pytest.approx(peak["peak_allocated_bytes"], rel=0.05), (
+                "of tiny tensors, which vary most"
+            )
         assert run["time"]["train_seconds"] > 0
         assert run["time"]["samples_per_second"] > 0
         assert run["record"] == f"results/{run['run']}.json"

@@ -53,6 +53,7 @@ def test_some_memory_halves_the_micro_batch_and_the_record_says_so(do_job):
     assert record["status"] == "success", record["reason"]
     assert record["micro_batch_size"] in (1, 2, 4)
     assert any(f"micro-batches of {record['micro_batch_size']}, not 8" in notice for notice in record["notices"])
+    assert any("the plan says that 8 examples at once do not fit" in notice for notice in record["notices"])
     assert free["curves"]["loss"][0][1] == pytest.approx(record["curves"]["loss"][0][1], abs=1e-4)
 
 
