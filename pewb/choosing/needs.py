@@ -1,0 +1,175 @@
+"""What a row needs at each setting, simulated once for every memory size that is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pewb.errors import RefusedError
+from pewb.planner.estimate import MARGIN, Fits, halvings, largest_that, planning_explained, verdict
+from pewb.planner.plan import question_of
+from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question, Simulation, simulated
+from pewb.planner.target import Target
+from pewb.recipe import Cell, Training
+from pewb.record import Parameters
+from pewb.reporting import Reporter
+
+_FITS: tuple[Fits, ...] = ("yes", "borderline", "no")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to train a row within a limit: so many examples at once, with or without checkpointing."""
+
+    gradient_checkpointing: bool
+    micro_batch_size: int
+    """The largest of the halvings of the batch that fits; 1 where none does."""
+    train_bytes: int
+    evaluation_bytes: int
+    evaluation_batch_size: int
+    limit_bytes: int
+    fits: Fits
+
+    @property
+    def room_bytes(self) -> int:
+        """What is left of the limit; below zero: what is missing."""
+        return self.limit_bytes - max(self.train_bytes, self.evaluation_bytes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the setting as JSON values."""
+        return {
+            "fits": self.fits,
+            "micro_batch_size": self.micro_batch_size,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "train_bytes": self.train_bytes,
+            "evaluation_bytes": self.evaluation_bytes,
+            "evaluation_batch_size": self.evaluation_batch_size,
+            "limit_bytes": self.limit_bytes,
+            "room_bytes": self.room_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one row needs."""
+
+    backbone: str
+    """The one of the recipe's names whose architecture was simulated."""
+    settings: dict[int, list[Setting]]
+    """By limit, the one to take first."""
+    whole_batch_bytes: int | None = None
+    """In training, the whole batch at once: what rows are compared by, whatever micro-batches a limit forces on them."""
+    parameters: Parameters | None = None
+    shipped_bytes: int | None = None
+    refusal: str | None = None
+    """Why the row can't be."""
+    doubts: tuple[str, ...] = ()
+    """Why the answer is less sure than others."""
+    notices: tuple[str, ...] = ()
+
+
+def needs_of(cell: Cell, target: Target, limits: Sequence[int], reporter: Reporter) -> Needs:
+    """Return how a row fits within each of `limits` (bytes) on devices like `target`.
+
+    Checkpointing is simulated only where the whole batch does not fit without it. It computes every forward pass twice, so
+    it is taken where nothing fits without it, though with smaller micro-batches.
+
+    Raises:
+        InputError: the backbone or the task is unknown.
+    """
+    notices: list[str] = []
+    question = question_of(cell.recipe, reporter, notices)
+    if cell.refusal:
+        return Needs(question.backbone, {}, refusal=cell.refusal)
+    found: dict[int, list[Setting]] = {limit: [] for limit in limits}
+    doubts: dict[str, None] = {}
+    parameters, shipped, whole = None, None, None
+    try:
+        evaluated: dict[int, Phase] = {}
+        stays = 0
+        for checkpointing in _checkpointing(cell):
+            left = [limit for limit in limits if not any(_is_enough(one, question) for one in found[limit])]
+            if stays:
+                left = [limit for limit in left if stays * (1 - MARGIN) <= limit]
+            if not left:
+                break
+            training = question.training.model_copy(update={"gradient_checkpointing": checkpointing})
+            with planning_explained(), simulated(replace(question, training=training), target) as simulation:
+                curve = _Curve(simulation, question.training, evaluated)
+                for limit in left:
+                    found[limit].append(curve.setting(limit, checkpointing))
+                whole = whole or curve.whole_batch_bytes
+                stays = stays or curve.bytes_that_stay
+                parameters, shipped = simulation.parameters, simulation.shipped_bytes
+                doubts |= dict.fromkeys(simulation.doubts)
+                notices += simulation.notices
+    except RefusedError as error:
+        if parameters is None:
+            return Needs(question.backbone, {}, refusal=str(error))
+    for settings in found.values():
+        settings.sort(key=lambda one: (_FITS.index(one.fits), one.gradient_checkpointing))
+    told = tuple(dict.fromkeys(notices))
+    return Needs(question.backbone, found, whole, parameters, shipped, doubts=tuple(doubts), notices=told)
+
+
+def _checkpointing(cell: Cell) -> Iterator[bool]:
+    """Yield without, then with checkpointing, as far as the recipe and the strategy leave the choice."""
+    if not cell.recipe.training.gradient_checkpointing:
+        yield False
+    if cell.recipe.strategy.supports_gradient_checkpointing:
+        yield True
+
+
+def _is_enough(setting: Setting, question: Question) -> bool:
+    return setting.fits == "yes" and setting.micro_batch_size == question.training.asked_micro_batch_size
+
+
+class _Curve:
+    """What one simulated run holds at each halving of its batch; each is simulated when it is first asked for."""
+
+    def __init__(self, simulation: Simulation, training: Training, evaluated: dict[int, Phase]) -> None:
+        """Begin with the evaluations that are known, on which checkpointing has no influence."""
+        self._simulation = simulation
+        asked = training.micro_batch_size
+        self._sizes = [asked] if asked else halvings(training.batch_size)
+        self._trained: dict[int, Phase] = {}
+        self._evaluated = evaluated
+
+    @property
+    def whole_batch_bytes(self) -> int:
+        """What training holds with as many examples at once as the recipe asks for."""
+        return self._train(self._sizes[0]).needed_bytes
+
+    @property
+    def bytes_that_stay(self) -> int:
+        """What of the smallest training's peak neither checkpointing nor smaller micro-batches make less."""
+        peak = self._trained[min(self._trained)].peak.by_category
+        return sum(peak.get(name, 0) for name in ("weights", "gradients", "optimizer"))
+
+    def setting(self, limit: int, checkpointing: bool) -> Setting:
+        """Return the setting to take within `limit`."""
+        size = largest_that(self._sizes, lambda one: verdict(self._train(one), limit) == "yes") or self._sizes[-1]
+        sizes = halvings(EVALUATION_BATCH_SIZE) if verdict(self._train(size), limit) != "no" else [1]
+        at_once = largest_that(sizes, lambda one: verdict(self._evaluate(one), limit) == "yes") or 1
+        train, evaluation = self._train(size), self._evaluate(at_once)
+        answers = [verdict(phase, limit) or "yes" for phase in (train, evaluation)]
+        return Setting(
+            gradient_checkpointing=checkpointing,
+            micro_batch_size=size,
+            train_bytes=train.needed_bytes,
+            evaluation_bytes=evaluation.needed_bytes,
+            evaluation_batch_size=at_once,
+            limit_bytes=limit,
+            fits=max(answers, key=_FITS.index),
+        )
+
+    def _train(self, size: int) -> Phase:
+        if size not in self._trained:
+            self._trained[size] = self._simulation.train(size)[0]
+        return self._trained[size]
+
+    def _evaluate(self, size: int) -> Phase:
+        if size not in self._evaluated:
+            self._evaluated[size] = self._simulation.evaluate(size)
+        return self._evaluated[size]

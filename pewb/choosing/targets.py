@@ -1,0 +1,26 @@
+"""Which devices a choice is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pewb.errors import InputError
+from pewb.planner.target import Target, choose_target
+from pewb.recipe import DeviceSection
+
+LADDER = tuple(f"{size}GiB" for size in (4, 6, 8, 12, 16, 24, 40, 48, 80))
+"""Memory sizes of GPUs, smallest first."""
+
+
+def targets_of(section: DeviceSection, gpu: str | None = None, memory: Sequence[str] = ()) -> list[Target]:
+    """Return the targets that a user asks for: a GPU by name, GPUs by their memory, or else the ladder's.
+
+    Raises:
+        InputError: no such GPU is known, a text is no size, or both are given.
+    """
+    if gpu and memory:
+        raise InputError("--gpu and --gpu-memory: give one of the two")
+    if gpu:
+        return [choose_target(section, gpu)]
+    sizes = memory or ([str(section.memory)] if section.memory is not None else LADDER)
+    return [choose_target(section, None, size) for size in dict.fromkeys(sizes)]

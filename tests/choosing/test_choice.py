@@ -1,0 +1,184 @@
+"""What is chosen: the cheapest row that fits and can't be told apart from the best that fits, and nothing without evidence."""
+
+import itertools
+import json
+
+import pytest
+
+import pewb
+from pewb.choosing import LADDER, Budgets, choose, targets_of
+from pewb.choosing.written import write_recipe
+from pewb.errors import InputError
+from pewb.recipe import DeviceSection, load_recipe
+from tests.choosing.conftest import NEEDS
+from tests.test_recipe import ROOT
+
+BASICS = ROOT / "recipes" / "compare_basics_sst2.toml"
+MINILM = """\
+backbone = "minilm-l6"
+task = "movie-snippets"
+training = { batch_size = 32, max_tokens = 128, schedule = "cosine" }
+seeds = [0, 1]
+tune = { trials = 4 }
+"""
+
+
+def chosen_at(*memory, recipe=BASICS, **arguments):
+    return choose(load_recipe(recipe), targets_of(DeviceSection(), None, memory), **arguments)
+
+
+def kinds(ranking, **wanted):
+    return [
+        entry.candidate.cell.recipe.strategy.kind
+        for entry in ranking.entries
+        if all(getattr(entry, key) == value for key, value in wanted.items())
+    ]
+
+
+def test_the_cheapest_of_those_that_cant_be_told_apart_is_chosen(simulated_as):
+    found = chosen_at("8GiB")
+    entries = {entry.candidate.name: entry for entry in found.ranking.entries}
+    alike = [entry for entry in entries.values() if entry.standing and entry.standing.place in ("best", "alike")]
+    assert entries["full"] in alike
+    assert entries["head_only"].standing.place == "behind", "cheaper, and told apart"
+    assert found.choice is min(alike, key=lambda entry: entry.candidate.needs.whole_batch_bytes)
+    assert found.choice.candidate.name == "top_layers"
+    assert found.choice.setting.micro_batch_size == 32
+    assert found.ranking.reason.startswith("top_layers with micro-batch 32: 0.864, ")
+
+
+def test_a_choice_that_is_not_the_best_names_the_best_and_the_p_value(simulated_as):
+    simulated_as(NEEDS | {"top_layers": (2000, 1, 3_697_538)})
+    found = chosen_at("8GiB")
+    assert found.choice.candidate.name == "lora", "of equal memory the one with the fewest trained parameters"
+    assert "can't be told apart from top_layers's 0.864 (p 0." in found.ranking.reason
+    assert found.ranking.reason.endswith("376.0 MiB of 8.00 GiB")
+
+
+def test_what_does_not_fit_is_no_rival(simulated_as):
+    simulated_as(NEEDS | {"full": (30_000, 100, 22_700_000), "top_layers": (30_000, 100, 3_697_538)})
+    found = chosen_at("8GiB")
+    assert kinds(found.ranking, fits="no") == ["top_layers", "full"]
+    assert found.choice.candidate.name == "lora"
+    assert all(entry.standing is None for entry in found.ranking.entries if entry.fits == "no")
+    best = next(entry for entry in found.ranking.entries if entry.standing and entry.standing.place == "best")
+    assert best.fits == "yes"
+
+
+def test_a_borderline_fit_is_taken_only_if_nothing_that_fits_was_measured(simulated_as):
+    simulated_as(borderline=("top_layers",))
+    found = chosen_at("8GiB")
+    assert found.choice.candidate.name != "top_layers"
+    assert kinds(found.ranking, fits="borderline") == ["top_layers"]
+    simulated_as(borderline=tuple(NEEDS))
+    found = chosen_at("8GiB")
+    assert found.choice.candidate.name == "top_layers"
+    assert "borderline" in found.ranking.reason
+
+
+def test_checkpointing_is_taken_where_nothing_fits_without(simulated_as, tmp_path):
+    simulated_as(NEEDS | {"full": (6_500, 2_000, 22_700_000)})
+    (tmp_path / "recipe.toml").write_text(MINILM + 'strategy = "full"\n')
+    found = chosen_at("8GiB", recipe=tmp_path / "recipe.toml")
+    assert (found.choice.setting.gradient_checkpointing, found.choice.setting.micro_batch_size) == (True, 1)
+    assert "with micro-batch 1 and gradient checkpointing" in found.ranking.reason
+
+
+def test_the_ladder_is_monotone(simulated_as):
+    simulated_as({kind: (base * 30, each * 10, count) for kind, (base, each, count) in NEEDS.items()})
+    found = chosen_at()
+    assert [ranking.memory_bytes for ranking in found.rankings] == [int(size[:-3]) * 2**30 for size in LADDER]
+    fitting = [set(kinds(ranking, fits="yes")) for ranking in found.rankings]
+    assert all(one <= other for one, other in itertools.pairwise(fitting))
+    assert fitting[0] < fitting[-1]
+    best = [
+        max(entry.value for entry in ranking.entries if entry.fits == "yes" and entry.value is not None)
+        for ranking in found.rankings
+    ]
+    assert best == sorted(best)
+    document = found.to_json()
+    assert [step["memory_bytes"] for step in document["ladder"]] == [one.memory_bytes for one in found.rankings]
+    assert document["choice"] == document["ladder"][-1]["choice"]
+
+
+def test_budgets_besides_memory(simulated_as):
+    few = chosen_at("8GiB", budgets=Budgets(max_trainable=300_000))
+    assert few.choice.candidate.name == "lora"
+    assert next(one for one in few.ranking.entries if one.candidate.name == "full").excluded.startswith(
+        "trains 22,700,000"
+    )
+    short = chosen_at("8GiB", budgets=Budgets(max_train_seconds=100))
+    assert short.choice.candidate.support.row.time.train_seconds <= 100
+    assert any("more than 1 min 40 s" in (entry.excluded or "") for entry in short.ranking.entries)
+    none = chosen_at("8GiB", budgets=Budgets(max_trainable=1))
+    assert none.choice is None
+    assert "--max-trainable" in none.ranking.reason
+
+
+def test_without_evidence_nothing_is_chosen_and_what_was_measured_elsewhere_is_shown(simulated_as, tmp_path):
+    (tmp_path / "recipe.toml").write_text(
+        MINILM.replace("minilm-l6", "roberta-base") + '[[compare]]\nstrategy = "full"\n[[compare]]\nstrategy = "lora"\n'
+    )
+    found = chosen_at("8GiB", recipe=tmp_path / "recipe.toml")
+    assert found.choice is None
+    assert found.ranking.reason.startswith("no evidence: lora and full fit; run the recipe, or give --probe")
+    assert found.elsewhere
+    assert {reason for one in found.elsewhere for reason in one.because} == {"another backbone: minilm-l6"}
+    assert {one.row.strategy for one in found.elsewhere} == {"full", "lora"}
+    assert all(entry.candidate.support is None and entry.value is None for entry in found.ranking.entries)
+
+
+def test_nothing_fits(simulated_as):
+    simulated_as(dict.fromkeys(NEEDS, (90000, 1, 1)))
+    found = chosen_at("8GiB")
+    assert found.choice is None
+    assert found.ranking.reason.startswith("nothing fits 8.00 GiB; the least is ")
+
+
+def test_json_keys(simulated_as):
+    document = json.loads(json.dumps(chosen_at("8GiB").to_json()))
+    assert {"ranking", "choice", "reason", "ladder"} <= set(document)
+    assert document["ladder"] is None
+    assert document["choice"] == document["ranking"][0]
+    assert {"name", "backbone", "strategy", "quantization", "fits", "setting", "evidence", "against_best"} <= set(
+        document["choice"]
+    )
+
+
+def test_the_written_recipe_is_the_choice(simulated_as, tmp_path):
+    found = chosen_at("8GiB")
+    path = write_recipe(found.choice, found.ranking.reason, tmp_path / "chosen.toml")
+    recipe = load_recipe(path).recipe
+    asked = found.choice.candidate.cell.recipe
+    assert (recipe.backbone, recipe.task, recipe.strategy) == (asked.backbone, asked.task, asked.strategy)
+    assert recipe.training.micro_batch_size == 32
+    assert recipe.training.gradient_checkpointing is False
+    assert recipe.tune is None, "the search is not done twice:"
+    assert recipe.training.learning_rate == 5e-4
+    assert path.read_text().startswith("# Written by pewb choose. top_layers with micro-batch 32: 0.864, ")
+    with pytest.raises(InputError, match="already there"):
+        write_recipe(found.choice, "", path)
+
+
+def test_the_public_name(simulated_as):
+    assert pewb.choose is choose
+    assert callable(pewb.plan)
+
+
+def test_rows_that_look_alike_are_told_apart_and_a_point_of_a_grid_has_its_own_evidence(simulated_as, tmp_path):
+    (tmp_path / "recipe.toml").write_text(
+        MINILM.replace("tune = { trials = 4 }", "")
+        + 'strategy = "lora"\n[grid]\n"training.learning_rate" = [1e-3, 2e-3]\n"training.lora_plus_ratio" = [1, 16]\n'
+    )
+    found = chosen_at("8GiB", recipe=tmp_path / "recipe.toml")
+    names = [entry.candidate.name for entry in found.ranking.entries]
+    assert len(set(names)) == 4
+    assert found.choice is None, "LoRA+ is another method"
+    (tmp_path / "other.toml").write_text(
+        MINILM.replace("tune = { trials = 4 }", "")
+        + 'strategy = "lora"\n[grid]\n"training.learning_rate" = [1e-3, 2e-3]\n'
+    )
+    found = chosen_at("8GiB", recipe=tmp_path / "other.toml")
+    measured = {entry.candidate.name: entry.value for entry in found.ranking.entries}
+    assert measured["lora r=8 a=16 query+value learning rate 0.002"] is None
+    assert measured["lora r=8 a=16 query+value learning rate 0.001"] == pytest.approx(0.844, abs=1e-3)

@@ -1,0 +1,224 @@
+"""Whose measurements speak for a row: those of the same backbone, task and settings; PEFT's schema, read and written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pewb.choosing import choose, targets_of
+from pewb.choosing.evidence import read_evidence
+from pewb.choosing.peft_export import export_results
+from pewb.choosing.peft_results import read_result, read_results
+from pewb.errors import InputError
+from pewb.recipe import DeviceSection, load_recipe
+from tests.test_recipe import ROOT
+
+LORA = {
+    "task_type": "CAUSAL_LM",
+    "peft_type": "LORA",
+    "base_model_name_or_path": "meta-llama/Llama-3.2-3B",
+    "r": 32,
+    "target_modules": ["v_proj", "q_proj"],
+    "lora_alpha": 64,
+    "lora_dropout": 0.0,
+    "bias": "none",
+    "use_rslora": False,
+    "init_lora_weights": True,
+    "rank_pattern": {},
+    "use_dora": False,
+    "megatron_core": "megatron.core",
+}
+
+
+def a_result(**changes):
+    """Return a document as PEFT's comparison writes it (its shape is that of lora--llama-3.2-3B-rank32.json, 2025)."""
+    run = {
+        "created_at": "2025-06-19T19:15:35+00:00",
+        "total_time": 1993.5,
+        "experiment_name": "lora/llama-3.2-3B-rank32",
+        "peft_branch": "main",
+        "train_config": {
+            "model_id": "meta-llama/Llama-3.2-3B",
+            "dtype": "bfloat16",
+            "max_seq_length": 768,
+            "batch_size": 4,
+            "max_steps": 5000,
+            "seed": 0,
+            "grad_norm_clip": 1.0,
+            "optimizer_type": "AdamW",
+            "optimizer_kwargs": {"lr": 0.0001, "weight_decay": 0.1},
+            "lr_scheduler": "cosine",
+        },
+        "peft_config": LORA,
+        "error_msg": "",
+    }
+    train = {
+        "cuda_memory_max": 22_273_851_392,
+        "train_time": 1796.2,
+        "file_size": 36_715_216,
+        "num_trainable_params": 9_175_040,
+        "num_total_params": 3_221_924_864,
+        "status": "success",
+        "metrics": [{"step": 5000, "test accuracy": 636 / 1319, "train loss": 0.6}],
+    }
+    meta = {
+        "dataset_info": {"metamath": {"sha": "a"}, "gsm8k": {"sha": "b"}},
+        "system_info": {"gpu": "NVIDIA L40S"},
+    }
+    for key, value in changes.items():
+        next(section for section in (run["train_config"], run, train, meta) if key in section)[key] = value
+    return {"run_info": run, "train_info": train, "meta_info": meta}
+
+
+@pytest.fixture
+def result_file(tmp_path):
+    def write(name="result.json", **changes) -> Path:
+        path = tmp_path / name
+        path.write_text(json.dumps(a_result(**changes)))
+        return path
+
+    return write
+
+
+def test_a_published_result_in_pewbs_words(result_file):
+    imported = read_result(result_file())
+    record = imported.record
+    assert imported.unmapped == []
+    assert (record.backbone, record.task, record.quantization) == ("llama-3.2-3b", "metamath, gsm8k", "none")
+    assert record.recipe_resolved["strategy"] == {
+        "kind": "lora",
+        "variant": "plain",
+        "rank": 32,
+        "alpha": 64.0,
+        "dropout": 0.0,
+        "targets": ["query", "value"],
+    }
+    metric = record.metrics["accuracy"]
+    assert metric.value == pytest.approx(0.482183)
+    assert metric.low < metric.value < metric.high
+    assert metric.interval == "wilson"
+    assert record.memory.train.peak_reserved_bytes == 22_273_851_392
+    assert record.device.name == "NVIDIA L40S"
+
+
+@pytest.mark.parametrize(
+    ("changes", "strategy", "quantization"),
+    [
+        ({"peft_config": None}, {"kind": "full"}, "none"),
+        ({"dtype": "int4"}, {"kind": "lora"}, "fp4"),
+        ({"peft_config": LORA | {"use_dora": True}}, {"kind": "lora", "variant": "dora"}, "none"),
+        ({"peft_config": LORA | {"rank_pattern": {"q_proj": 4}}}, {"kind": "peft"}, "none"),
+        (
+            {"peft_config": {"peft_type": "VBLORA", "r": 4}},
+            {"kind": "peft", "config": {"peft_type": "VBLORA", "r": 4}},
+            "none",
+        ),
+    ],
+)
+def test_how_methods_are_mapped(result_file, changes, strategy, quantization):
+    record = read_result(result_file(**changes)).record
+    assert strategy.items() <= record.recipe_resolved["strategy"].items()
+    assert record.quantization == quantization
+
+
+def test_the_names_of_today_are_read_too(tmp_path):
+    document = a_result()
+    train, meta = document["train_info"], document["meta_info"]
+    train["accelerator_memory_max"] = train.pop("cuda_memory_max") + 1
+    meta["system_info"] = {"accelerator": "NVIDIA H100"}
+    (tmp_path / "new.json").write_text(json.dumps(document))
+    record = read_result(tmp_path / "new.json").record
+    assert record.memory.train.peak_reserved_bytes == 22_273_851_393
+    assert record.device.name == "NVIDIA H100"
+
+
+def test_a_file_of_another_pewb_is_refused(tmp_path):
+    files, _ = export_results(ROOT / "results", tmp_path)
+    document = json.loads(files[0].read_text())
+    document["meta_info"]["pewb"]["schema_version"] = 99
+    files[0].write_text(json.dumps(document))
+    with pytest.raises(InputError, match="export it anew"):
+        read_result(files[0])
+
+
+def test_what_is_not_mapped_is_told(result_file):
+    assert "optimizer SGD" in read_result(result_file(optimizer_type="SGD")).unmapped
+    found = read_result(result_file(dataset_info={"other": {}}))
+    assert found.unmapped == ["no interval: the number of test examples is not known"]
+    assert read_result(result_file(status="failed", error_msg="broke")).record.status == "failed"
+
+
+def test_bad_files(tmp_path):
+    for content, word in (("{", "not JSON"), ("{}", "run_info"), ('{"run_info": 3}', "run_info"), ("[]", "document")):
+        path = tmp_path / "bad.json"
+        path.write_text(content)
+        with pytest.raises(InputError, match=word):
+            read_result(path)
+    with pytest.raises(InputError, match=r"no \.json file"):
+        (tmp_path / "empty").mkdir()
+        read_results([tmp_path / "empty"])
+    with pytest.raises(InputError, match="can't be read"):
+        read_results([tmp_path / "missing.json"])
+
+
+def test_records_round_trip_through_pefts_schema(tmp_path):
+    files, left_out = export_results(ROOT / "results", tmp_path / "peft")
+    assert len(left_out) == 2
+    assert all("reference" in text for text in left_out)
+    for imported in read_results([tmp_path / "peft"]):
+        assert imported.unmapped == []
+    original = read_evidence(ROOT / "results", with_shipped=False)
+    again = read_evidence(None, files, with_shipped=False)
+    keep = ("label", "main", "seeds", "parameters", "time", "test_digest", "backbone_digest", "num_trials")
+    assert [[getattr(row, key) for key in keep] for row in again.rows] == [
+        [getattr(row, key) for key in keep] for row in original.rows if row.kind == "strategy"
+    ]
+    document = json.loads(files[0].read_text())
+    assert {"accelerator_memory_max", "train_time", "file_size", "num_trainable_params"} <= set(document["train_info"])
+    assert {"test accuracy", "train loss", "train samples", "train total tokens"} <= set(
+        document["train_info"]["metrics"][-1]
+    ), "what PEFT's own tables are made of"
+
+
+def test_exported_evidence_counts_like_the_records(simulated_as, tmp_path):
+    files, _ = export_results(ROOT / "results", tmp_path / "peft")
+    loaded = load_recipe(ROOT / "recipes" / "compare_basics_sst2.toml")
+    target = targets_of(DeviceSection(), None, ["8GiB"])
+    found = choose(loaded, target, evidence_files=files, with_shipped=False)
+    assert [entry.value for entry in found.ranking.entries] == [
+        entry.value for entry in choose(loaded, target).ranking.entries
+    ]
+    assert "not tested" in found.ranking.reason, "predictions are not exported"
+
+
+def test_published_results_count_for_their_backbone_and_task_alone(simulated_as, result_file, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'backbone = "llama-3.2-3b"\ntask = { kind = "causal_lm" }\n'
+        'strategy = { kind = "lora", rank = 32, alpha = 64 }\n'
+        "training = { batch_size = 4, max_tokens = 768, max_steps = 5000 }\n"
+    )
+    target = targets_of(DeviceSection(), None, ["24GiB"])
+    found = choose(load_recipe(recipe), target, evidence_files=[result_file()])
+    assert found.choice is None
+    [foreign] = [one for one in found.elsewhere if one.row.backbone == "llama-3.2-3b"]
+    assert foreign.because == ("another task: metamath, gsm8k",)
+
+
+def test_settings_and_budgets_of_training_must_be_the_same(simulated_as, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    text = 'backbone = "minilm-l6"\ntask = ["sst2", "movie-snippets"]\nstrategy = { kind = "lora", rank = RANK }\n[training]\nepochs = EPOCHS\n'
+    target = targets_of(DeviceSection(), None, ["8GiB"])
+
+    def found(rank, epochs):
+        recipe.write_text(text.replace("RANK", str(rank)).replace("EPOCHS", str(epochs)))
+        return choose(load_recipe(recipe), target)
+
+    same = found(8, 3)
+    assert same.choice is not None
+    assert same.choice.candidate.support.row.task == "movie-snippets"
+    assert any("learning_rate" in text for text in same.choice.candidate.support.differs)
+    assert found(4, 3).choice is None
+    other = found(8, 1)
+    assert other.choice is None
+    assert ("other training: epochs 3",) in [one.because for one in other.elsewhere]
