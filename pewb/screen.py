@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -97,6 +98,288 @@ def print_cells(cells: Sequence[Any]) -> None:
         out.print(Text.assemble(text, (f"  refused: {cell.refusal}" if cell.refusal else "", "yellow")))
 
 
+def _planned(record: Any) -> str:
+    """Return what the plan had said of a run's training, if there was one."""
+    if record.memory_predicted is None:
+        return ""
+    train = record.memory_predicted.train
+    return f"; planned {format_bytes(train.peak_reserved_bytes or train.peak_allocated_bytes)}"
+
+
+def print_plans(plans: Sequence[Any], explain: bool) -> None:
+    """Print a line for each plan, or all that is known where there is but one."""
+    target = plans[0].target
+    out.print(f"[bold]{escape(target.name)}[/], {format_bytes(target.memory_bytes)} for a training")
+    if len(plans) == 1 and plans[0].estimate:
+        for name, text in plan_facts(plans[0]):
+            out.print(Text.assemble((f"  {name:<18}", "dim"), text))
+    else:
+        _print_plan_table(plans)
+    notices = dict.fromkeys(notice for one in plans for notice in [*one.notices, *_told(one.estimate)])
+    for notice in notices:
+        out.print(f"  {notice}", markup=False)
+    if explain:
+        for line in dict.fromkeys(line for one in plans for line in one.assumptions):
+            out.print(f"  assumed: {line}", markup=False)
+
+
+def _told(estimate: Any) -> list[str]:
+    return [*estimate.notices, *(f"low confidence: {doubt}" for doubt in estimate.doubts)] if estimate else []
+
+
+def _print_plan_table(plans: Sequence[Any]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    several = len({one.backbone for one in plans}) > 1
+    for name in (["backbone"] if several else []) + ["strategy", "quantization"]:
+        table.add_column(name)
+    for name in ("trainable", "batch", "peak", "evaluation", "fits"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in plans:
+        recipe = one.recipe
+        cells = ([one.backbone] if several else []) + [
+            f"{recipe.strategy.kind} {recipe.strategy.describe()}".strip(),
+            str(recipe.quantization),
+        ]
+        found = one.estimate
+        if found is None:
+            table.add_row(*cells, "", "", "", "", f"refused: {one.refusal}")
+            continue
+        table.add_row(
+            *cells,
+            format_count(found.parameters.trainable),
+            f"{found.micro_batch_size} of {recipe.training.batch_size}",
+            format_bytes(found.train.needed_bytes),
+            format_bytes(found.evaluation.needed_bytes),
+            Text(found.fits or "–", style=_FIT_STYLES.get(found.fits or "", "")),
+        )
+    out.print(table, soft_wrap=False)
+
+
+_FEW_FOREIGN = 4
+
+
+def print_choice(chosen: Any) -> None:
+    """Print what fits and what was measured of it, the choice and why; of several memory sizes, the ladder."""
+    top = chosen.ranking
+    if len(chosen.rankings) > 1:
+        _print_ladder(chosen.rankings)
+    else:
+        out.print(f"[bold]{escape(top.title)}[/], {format_bytes(top.limit_bytes)} for a training")
+        _print_ranking(top)
+        out.print()
+        head = "take" if top.choice else "no choice"
+        out.print(Text.assemble((f"{head}  ", "bold"), top.reason), soft_wrap=False)
+    _print_foreign(chosen)
+    for notice in chosen.notices:
+        out.print(f"  {notice}", markup=False)
+
+
+def _print_foreign(chosen: Any) -> None:
+    """Print what was measured elsewhere: where rows have no evidence of their own the first few, else how many."""
+    elsewhere = chosen.elsewhere
+    shown = elsewhere[:_FEW_FOREIGN] if any(not one.candidate.support for one in chosen.ranking.entries) else []
+    if elsewhere:
+        out.print(Text("\nMeasured elsewhere, and not ranked:" if shown else "", style="dim"))
+    for one in shown:
+        value = f"{one.row.main.value:.3f}" if one.row.main else "–"
+        because = [
+            text.partition(":")[0] if text.startswith(("another backbone", "another task")) else text
+            for text in one.because
+        ]
+        text = f"{value}  {one.row.label}, {one.row.backbone}, {one.row.task} ({'; '.join(because)})"
+        out.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)), soft_wrap=False)
+    if rest := len(elsewhere) - len(shown):
+        told = f"  and {rest} more" if shown else f"{rest} rows were measured with other settings, and are not ranked"
+        out.print(Text(f"{told}: --json", style="dim"))
+
+
+def _print_ranking(ranking: Any) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("row", overflow="fold")
+    piloted = any(entry.candidate.pilot for entry in ranking.entries)
+    for name in ("fits", "micro-batch", "needs", "room", "trainable", "pilot" if piloted else "measured"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    details = []
+    for entry in ranking.entries:
+        needs, setting = entry.candidate.needs, entry.setting
+        title = Text(entry.candidate.name, style="bold" if entry is ranking.choice else "")
+        details += [f"{entry.candidate.name}: {text}" for text in _remarks(entry, piloted)]
+        if setting is None:
+            table.add_row(title, Text("refused", "yellow"))
+            continue
+        size = f"{setting.micro_batch_size} of {entry.candidate.cell.recipe.training.batch_size}"
+        room = setting.room_bytes
+        table.add_row(
+            title,
+            Text(setting.fits, style=_FIT_STYLES[setting.fits]),
+            size + (" gc" if setting.gradient_checkpointing else ""),
+            format_bytes(setting.train_bytes),
+            format_bytes(room) if room >= 0 else f"−{format_bytes(-room)}",
+            _short_count(needs.parameters.trainable) if needs.parameters else "–",
+            _measured(entry, piloted),
+            _mark(entry, piloted),
+        )
+    out.print(table, soft_wrap=False)
+    if any(entry.setting and entry.setting.gradient_checkpointing for entry in ranking.entries):
+        details.append("gc: with gradient checkpointing")
+    if any(entry.standing and entry.standing.place == "alike" for entry in ranking.entries):
+        details.append("≈: can't be told apart from the best that fits")
+    for text in details:
+        out.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)), soft_wrap=False)
+
+
+def _short_count(count: int) -> str:
+    """Return a count in three digits: "941", "222k", "1.70M", "3.21B"."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:#.3g}".rstrip(".") + unit
+    return str(count)
+
+
+def _measured(entry: Any, piloted: bool) -> str:
+    if piloted:
+        return f"{entry.candidate.pilot.value:.3f}" if entry.candidate.pilot else "–"
+    return "–" if entry.value is None else f"{entry.value:.3f}"
+
+
+def _mark(entry: Any, piloted: bool) -> str:
+    """Return how a row stands, in a word."""
+    if entry.excluded:
+        return "over budget"
+    if piloted:
+        return f"round {entry.candidate.pilot.round}" if entry.candidate.pilot else ""
+    if entry.standing is None:
+        return ""
+    return str({"best": "best", "alike": "≈", "behind": "behind", "not tested": "?"}[entry.standing.place])
+
+
+def _remarks(entry: Any, piloted: bool) -> Iterator[str]:
+    """Yield what there is to say of a row below the table."""
+    support = entry.candidate.support
+    if entry.candidate.needs.refusal:
+        yield f"refused: {entry.candidate.needs.refusal}"
+    if entry.excluded:
+        yield entry.excluded
+    if support and support.differs and not piloted:
+        yield f"measured with {', '.join(support.differs)}"
+    for warning in support.row.warnings if support and not piloted else ():
+        yield f"when measured: {warning}"
+    for doubt in entry.candidate.needs.doubts:
+        yield f"low confidence: {doubt}"
+
+
+def _print_ladder(rankings: Sequence[Any]) -> None:
+    """Print the choice at each memory size; equal neighbours are one line."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name, side in (
+        ("memory", "right"),
+        ("choice", "left"),
+        ("measured", "right"),
+        ("needs", "right"),
+        ("", "left"),
+    ):
+        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+    steps: list[list[Any]] = []
+    seen: set[str] = set()
+    for ranking in rankings:
+        same = steps and _step(steps[-1][-1]) == _step(ranking)
+        if same:
+            steps[-1].append(ranking)
+        else:
+            steps.append([ranking])
+    for members in steps:
+        first, last = members[0], members[-1]
+        sizes = " to ".join(dict.fromkeys(_gib(one.memory_bytes) for one in (first, last)))
+        choice = first.choice
+        if choice is None:
+            fitting = [entry.candidate.name for entry in first.entries if entry.fits == "yes" and not entry.excluded]
+            new = [name for name in fitting if name not in seen]
+            told = f"no evidence; fit{' besides' if seen else ''}: {', '.join(new)}" if new else first.reason
+            seen |= set(fitting)
+            table.add_row(sizes, "–", "–", "", told)
+            continue
+        table.add_row(
+            sizes,
+            choice.told,
+            _measured(choice, bool(choice.candidate.pilot)),
+            format_bytes(choice.setting.train_bytes),
+        )
+    out.print(table, soft_wrap=False)
+    if rankings[-1].choice:
+        out.print(Text(f"\nAt {_gib(rankings[-1].memory_bytes)}: {rankings[-1].reason}"), soft_wrap=False)
+    elif seen:
+        out.print("\nRun the recipe, or give --probe MINUTES, to choose.")
+
+
+def _step(ranking: Any) -> Any:
+    """Return what makes two steps of the ladder the same on the screen."""
+    if ranking.choice is None:
+        return [entry.candidate.name for entry in ranking.entries if entry.fits == "yes"], ranking.reason[:10]
+    return ranking.choice.told
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:g} GiB" if size % 2**30 == 0 else format_bytes(size)
+
+
+def print_evidence(imported: Sequence[Any]) -> None:
+    """Print a line for each result that was read, and below it what of it has no place in pewb."""
+    for one in imported:
+        record = one.record
+        metric = record.metrics.get(record.main_metric or "")
+        value = f"{metric.value:.3f}" if metric else record.status
+        storage = "" if record.quantization == "none" else f", {record.quantization}"
+        out.print(
+            Text.assemble(f"{value}  ", (record.strategy, "bold"), f" {record.settings}{storage}"),
+            Text(f"on {record.backbone}, {record.task}", style="dim"),
+        )
+        for text in one.unmapped:
+            out.print(f"       not mapped: {text}", markup=False)
+    out.print(f"{len(imported)} result{'s' * (len(imported) != 1)} read; give them to pewb choose as --evidence")
+
+
+_FIT_STYLES = {"yes": "green", "borderline": "yellow", "no": "red"}
+
+
+def plan_facts(plan: Any) -> list[tuple[str, str]]:
+    """Return what there is to say of one plan, each with its name."""
+    found, training = plan.estimate, plan.recipe.training
+    train = found.train
+    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in train.peak.by_category.items() if size)
+    reserved = f", {format_bytes(train.reserved_bytes)} with what the allocator holds" if train.reserved_bytes else ""
+    none = "none for certain" if found.fits == "borderline" else "not even one"
+    largest = none if found.fits and found.largest_micro_batch is None else found.largest_micro_batch
+    facts = [
+        ("fits", {None: "no limit is known"}.get(found.fits, found.fits)),
+        ("training peak", f"{format_bytes(train.allocated_bytes)} of tensors{reserved}"),
+        ("made of", parts),
+        ("reached at", " in ".join(part for part in (train.peak.operation, train.peak.module) if part)),
+        ("evaluation peak", f"{format_bytes(found.evaluation.needed_bytes)}, {found.evaluation_batch_size} at once"),
+        (
+            "micro-batch",
+            f"{found.micro_batch_size} of a batch of {training.batch_size}; the largest that fits: {largest}",
+        ),
+        (
+            "parameters",
+            f"{format_count(found.parameters.trainable)} trained (head {format_count(found.parameters.head)})"
+            f" of {format_count(found.parameters.total)}",
+        ),
+        ("to be shipped", format_bytes(found.shipped_bytes)),
+        ("a step", _step_told(found)),
+        ("precision", f"{found.precision}, attention: {', '.join(found.kernels) or 'no fused kernel'}"),
+        ("confidence", found.confidence),
+    ]
+    return [(name, str(text)) for name, text in facts]
+
+
+def _step_told(found: Any) -> str:
+    operations = f"{found.step_flops / 1e12:.3g} Tflop"
+    if found.step_seconds_at_least is None:
+        return f"{operations}; how long is not known"
+    return f"{operations}, at least {found.step_seconds_at_least:.2g} s at the device's quoted peak rate"
+
+
 _FEW = 3
 """So many runs are told with all that is known of them; of more, a line for each."""
 
@@ -154,7 +437,7 @@ def _facts(record: Any, path: Path) -> Iterator[tuple[str, str]]:
         peak, time_ = record.memory.train, record.time
         held = f"{format_bytes(peak.peak_reserved_bytes)} reserved, " if peak.peak_reserved_bytes is not None else ""
         live, resident = format_bytes(peak.peak_allocated_bytes), format_bytes(peak.peak_resident_bytes)
-        yield "memory in training", f"{live} of live tensors, {held}{resident} resident"
+        yield "memory in training", f"{live} of live tensors, {held}{resident} resident{_planned(record)}"
         took, total = format_seconds(time_.train_seconds), format_seconds(time_.total_seconds)
         yield "time", f"{took} training at {time_.samples_per_second or 0:.0f} samples/s, {total} in all"
         yield "precision", record.precision

@@ -21,6 +21,34 @@ def parse_bytes(text: str | int) -> int:
     return int(match[1]) * factor if match[1].isdigit() else int(float(match[1]) * factor)
 
 
+_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+_DURATIONS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_count(text: str) -> int:
+    """Return the number that `text` ("300k", "1.5M", "1_000_000") stands for.
+
+    Raises:
+        InputError: the text is no count.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kKmMbB]?)\s*", text.replace("_", "").replace(",", ""), re.ASCII)
+    if match is None:
+        raise InputError(f"'{text}' is not a count; write a whole number, or such as '300k' or '1.5M'")
+    return int(float(match[1]) * _COUNTS[match[2].lower()])
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that `text` ("30min", "2h", "90s") stands for.
+
+    Raises:
+        InputError: the text is no duration.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]+)\s*", text, re.ASCII)
+    if match is None or match[2].lower() not in _DURATIONS:
+        raise InputError(f"'{text}' is not a duration; write a number and a unit, such as '30min', '2h' or '90s'")
+    return float(match[1]) * _DURATIONS[match[2].lower()]
+
+
 def format_bytes(count: int | None) -> str:
     """Return a size in GiB or MiB ("1.25 GiB"), or "–" where it was not measured."""
     if count is None:

@@ -277,3 +277,75 @@ def test_the_evidence_is_shown_from_anywhere_and_nothing_is_written(pewb, tmp_pa
     assert done.status == 0
     assert "minilm-l6 · movie-snippets" in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def fitting(monkeypatch):
+    """Let every row fit without a simulation."""
+    from pewb import choosing
+    from tests.choosing.conftest import NEEDS, needs_like
+
+    monkeypatch.setattr(choosing, "needs_of", needs_like(NEEDS))
+
+
+BASICS = ROOT / "recipes" / "compare_basics_sst2.toml"
+
+
+def test_choose_says_what_and_why(pewb, fitting):
+    done = pewb("choose", BASICS, "--gpu-memory", "8GiB")
+    assert done.status == 0
+    assert "take top_layers with micro-batch 32: 0.864" in " ".join(done.out.split())
+    document = json.loads(pewb("choose", BASICS, "--gpu-memory", "8GiB", "--json").out)
+    assert document["choice"]["name"] == "top_layers"
+    assert document["ladder"] is None
+
+
+def test_choose_shows_the_ladder(pewb, fitting):
+    done = pewb("choose", BASICS)
+    assert "4 GiB to 80 GiB" in done.out, "equal neighbours are one line"
+    document = json.loads(pewb("choose", BASICS, "--gpu-memory", "4GiB", "--gpu-memory", "8GiB", "--json").out)
+    assert [step["memory_bytes"] for step in document["ladder"]] == [4 * 2**30, 8 * 2**30]
+
+
+def test_choose_writes_a_recipe(pewb, fitting, tmp_path):
+    assert pewb("choose", BASICS, "--gpu", "t4", "--write", "chosen.toml").status == 0
+    assert pewb("check", "chosen.toml").status == 0
+    again = pewb("choose", BASICS, "--gpu", "t4", "--write", "chosen.toml")
+    assert (again.status, "already there" in again.err) == (2, True)
+    none = pewb("choose", BASICS, "--gpu", "t4", "--max-trainable", "1", "--write", "none.toml")
+    assert (none.status, "nothing is written" in none.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--gpu", "rtx-4091"], "did you mean"),
+        (["--gpu-memory", "much"], "is not a size"),
+        (["--gpu", "t4", "--gpu-memory", "8GiB"], "one of the two"),
+        (["--gpu-memory", "8GiB", "--max-trainable", "few"], "is not a count"),
+        (["--gpu-memory", "8GiB", "--max-train-time", "long"], "is not a duration"),
+        (["--gpu-memory", "8GiB", "--results", "nowhere"], "no such folder"),
+        (["--gpu-memory", "8GiB", "--evidence", "nowhere.json"], "can't be read"),
+        (["--gpu-memory", "8GiB", "--only", "lara"], "did you mean"),
+    ],
+)
+def test_choose_with_bad_input(pewb, fitting, arguments, words):
+    done = pewb("choose", BASICS, *arguments)
+    assert (done.status, done.out) == (2, "")
+    assert words in done.err
+
+
+def test_evidence_goes_out_and_comes_in(pewb):
+    done = pewb("evidence", "export", "--results", ROOT / "results", "--to", "peft")
+    assert done.status == 0
+    assert "left out: majority_class" in done.out
+    shown = pewb("evidence", "import", "peft")
+    assert shown.status == 0
+    assert "on minilm-l6, movie-snippets" in shown.out
+    assert len(json.loads(pewb("evidence", "import", "peft", "--json").out)["evidence"]) == len(
+        list(Path("peft").iterdir())
+    )
+    Path("bad.json").write_text("{}")
+    bad = pewb("evidence", "import", "bad.json")
+    assert (bad.status, bad.out) == (2, "")
+    assert "not of PEFT's result schema" in bad.err

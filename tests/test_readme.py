@@ -21,10 +21,12 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_of_the_readme(command, capsys, monkeypatch, tmp_path):
-    """Cheap commands run; of `run`, the recipe and its overrides are read."""
+    """Cheap commands run; of `run`, the recipe and its overrides are read; `choose` runs with a stand-in simulation."""
     from typer.testing import CliRunner
 
+    from pewb import choosing
     from pewb.cli import app
+    from tests.choosing.conftest import NEEDS, needs_like
 
     monkeypatch.chdir(ROOT)
     _, verb, *arguments = command
@@ -34,7 +36,16 @@ def test_commands_of_the_readme(command, capsys, monkeypatch, tmp_path):
             for option in ("--set", "--only")
         )
         assert load_recipe(arguments[0], overrides, only).cells
-    elif verb in ("list", "check", "compare"):
+    elif verb in ("list", "check", "compare", "plan"):
+        result = CliRunner().invoke(app, [verb, *arguments])
+        assert result.exit_code == 0, result.output
+    elif verb in ("choose", "evidence"):  # which write into the current folder
+        monkeypatch.setattr(choosing, "needs_of", needs_like(NEEDS))
+        monkeypatch.chdir(tmp_path)
+        for name in ("recipes", "results"):
+            (tmp_path / name).symlink_to(ROOT / name)
+        if arguments[0] == "import":
+            CliRunner().invoke(app, ["evidence", "export", "--to", arguments[1]])
         result = CliRunner().invoke(app, [verb, *arguments])
         assert result.exit_code == 0, result.output
     elif verb == "leaderboard":

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pewb.errors import InputError
-from pewb.units import format_bytes, format_count, format_seconds, parse_bytes
+from pewb.units import format_bytes, format_count, format_seconds, parse_bytes, parse_count, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,23 @@ def test_counts_are_written(count, text):
 )
 def test_durations_are_written(seconds, text):
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("300k", 300_000), ("1.5M", 1_500_000), ("1_000", 1000), ("2b", 2 * 10**9)]
+)
+def test_counts_are_read(text, count):
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30min", 1800), ("2 h", 7200), ("90s", 90), ("1.5m", 90)])
+def test_durations_are_read(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "few", "-1", "1e9", "10 apples"])
+def test_what_is_no_count_or_duration_is_refused_with_an_example(text):
+    with pytest.raises(InputError, match="300k"):
+        parse_count(text)
+    with pytest.raises(InputError, match="30min"):
+        parse_seconds(text)

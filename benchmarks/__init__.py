@@ -1,0 +1,1 @@
+"""Measured against others: one file a question, each run as `python -m benchmarks.NAME`."""

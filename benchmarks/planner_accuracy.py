@@ -1,0 +1,124 @@
+"""How far the planner's memory is from what was measured on a GPU, beside two others that also predict it.
+
+    python -m benchmarks.planner_accuracy [FACTS.json] [--row NAME] > benchmarks/planner_accuracy.md
+
+The facts are published runs of one backbone on one GPU, each with its adapter's configuration, its parameter counts and
+the most that the allocator held. The rivals: `accelerate estimate-memory`, which counts weights, gradients and Adam's
+moments, and the rule of thumb of bytes per parameter with 34 bytes for each token, hidden unit and layer (Korthikanti et
+al. 2022, arXiv:2205.05198, equation 1, without its attention term).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pewb.errors import PewbError
+from pewb.planner.estimate import Estimate, bounds
+from pewb.planner.plan import plan
+from pewb.planner.target import choose_target
+from pewb.quiet import quieten_libraries
+from pewb.recipe import Cell, DeviceSection, LoadedRecipe
+from pewb.recipe.load import parse_recipe
+
+FACTS = Path(__file__).parent / "facts" / "peft_metamathqa_l40s.json"
+
+
+def recipe_of(row: dict[str, Any], folder: str, batch_size: int, max_tokens: int) -> dict[str, Any]:
+    """Return the recipe of a published row."""
+    adapter = row["adapter_config"]
+    config = {key: value for key, value in (adapter or {}).items() if value is not None}
+    return {
+        "backbone": folder,
+        "task": {"kind": "causal_lm"},
+        "strategy": {"kind": "peft", "config": config} if adapter else "full",
+        "training": {
+            "batch_size": batch_size,
+            "micro_batch_size": batch_size,
+            "max_tokens": max_tokens,
+            "precision": "bf16-true",
+        },
+    }
+
+
+def accelerate_bytes(total: int) -> int:
+    """Return what `accelerate estimate-memory` says of training with Adam in 16 bits: four times the model's size."""
+    return 4 * total * 2
+
+
+def rule_of_thumb_bytes(config: dict[str, Any], total: int, trainable: int, tokens: int) -> int:
+    """Return 2 bytes a weight, what training adds to a trained one, and 34 bytes per token, hidden unit and layer.
+
+    A weight trained in 16 bits gets a gradient and two moments in them, an adapter's is in 32 bits with all three.
+    """
+    added = 3 * 2 if trainable == total else 2 + 3 * 4
+    return total * 2 + trainable * added + 34 * tokens * config["hidden_size"] * config["num_hidden_layers"]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("facts", nargs="?", type=Path, default=FACTS)
+    parser.add_argument("--row", action="append", help="only this row; may be repeated")
+    arguments = parser.parse_args()
+    quieten_libraries()
+    facts = json.loads(arguments.facts.read_text())
+    setting = facts["setting"]
+    target = choose_target(DeviceSection(), name="l40s")
+    errors: dict[str, list[float]] = {}
+    outside = 0
+    print(
+        "| run | published | reserved, planned | allocated, planned | rule of thumb | accelerate | counts | seconds |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(setting["config"]))
+        for row in facts["rows"]:
+            if arguments.row and row["name"] not in arguments.row:
+                continue
+            published = row["accelerator_memory_max_bytes"]
+            content = recipe_of(row, folder, setting["batch_size"], setting["max_seq_length"])
+            started = time.perf_counter()
+            try:
+                [planned] = plan(LoadedRecipe([Cell(parse_recipe(content))], {}), target)
+            except PewbError as error:
+                print(f"| {row['name']} | {published / 1e9:.2f} GB | {error} |")
+                continue
+            found = planned.estimate
+            assert isinstance(found, Estimate)
+            counts = found.parameters.trainable, found.parameters.total
+            equal = counts == (row["num_trainable_params"], row["num_total_params"])
+            tokens = setting["batch_size"] * setting["max_seq_length"]
+            predicted = {
+                "reserved": found.train.needed_bytes,
+                "allocated": found.train.allocated_bytes,
+                "rule of thumb": rule_of_thumb_bytes(setting["config"], counts[1], counts[0], tokens),
+                "accelerate": accelerate_bytes(counts[1]),
+            }
+            least, most = bounds(found.train)
+            outside += not least <= published <= most
+            cells = []
+            for name, value in predicted.items():
+                errors.setdefault(name, []).append(value / published - 1)
+                cells.append(f"{value / 1e9:.2f} ({value / published - 1:+.1%})")
+            told = "equal" if equal else f"{counts[0]:,} of {counts[1]:,}"
+            seconds = time.perf_counter() - started
+            print(f"| {row['name']} | {published / 1e9:.2f} GB | {' | '.join(cells)} | {told} | {seconds:.1f} |")
+            sys.stdout.flush()
+    print()
+    for name, values in errors.items():
+        sizes = [abs(value) for value in values]
+        print(f"- {name}: median error {statistics.median(sizes):.1%}, worst {max(sizes):.1%}")
+    print(
+        f"- {outside} of {len(next(iter(errors.values())))} published peaks lie outside what the plan calls borderline"
+    )
+
+
+if __name__ == "__main__":
+    main()
