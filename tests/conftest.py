@@ -4,6 +4,7 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread only waits
 
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -22,6 +23,14 @@ SENTENCES = [
     ("the story is dull and the cast is bad", "negative"),
     ("bad story", "negative"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def a_precision_of_its_own():
+    """Let every test choose its precision: accelerate keeps one for the whole process."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BertConfig, LlamaConfig
 
@@ -135,7 +134,6 @@ def stepper_of(question: Question, folder: Path, micro_batch_size: int) -> Stepp
     assembly.insert(assembled, training.gradient_checkpointing, seed=0)
     model = assembled.model.train()
     question.strategy.begin_training(model, 2)
-    AcceleratorState._reset_state(True)
     accelerator = Accelerator(mixed_precision=computing.autocast, cpu=True)
     return Stepper(
         model,

@@ -9,7 +9,6 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from pewb import assembly
 from pewb.batching import collate, encode
@@ -156,7 +155,6 @@ def without_gradient(model) -> list[str]:
 
 
 def fit(assembled: assembly.Assembly, method: Method, epochs: int = 8, computing: Computing = FP32) -> Trained:
-    AcceleratorState._reset_state()  # a process has one precision, and this one has many
     accelerator = Accelerator(mixed_precision=computing.autocast, cpu=True)
 
     def validate() -> float:
@@ -238,7 +236,6 @@ def test_bf16_trains_what_fp32_trains(one, tiny_backbone):
     assembly.insert(assembled, False, 0)
     before = {name: tensor.detach().clone() for name, tensor in assembled.model.named_parameters()}
     trained = fit(assembled, one.method, epochs=2, computing=BF16)
-    AcceleratorState._reset_state()
     assert all(math.isfinite(loss) for _, loss in trained.loss)
     for name, tensor in assembled.model.named_parameters():
         assert not tensor.requires_grad or tensor.dtype == torch.float32, name
