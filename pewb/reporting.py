@@ -23,7 +23,7 @@ class Step:
 
 
 class Reporter(Protocol):
-    """Receives what is going on; `screen.py` has those that print, a run's process one that writes events."""
+    """Receives what is going on; `screen/progress.py` has those that print, a run's process one that writes events."""
 
     def notice(self, text: str) -> None:
         """Say one line that the user should see, such as which fallback was taken."""

@@ -7,16 +7,16 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pewb import screen
 from pewb.reporting import Step
+from pewb.screen import print_json, progress
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_bar_fits_the_terminal_with_everything_in_it(monkeypatch, width):
     shown_on = StringIO()
     console = Console(file=shown_on, force_terminal=True, width=width, color_system=None, legacy_windows=False)
-    monkeypatch.setattr(screen, "err", console)
-    with screen.reporting() as bar:
+    monkeypatch.setattr(progress, "err", console)
+    with progress.reporting() as bar:
         bar.progress("evaluating the untouched model", 64, 64)
         for done in (1, 50, 350):
             bar.progress("training", done, 700, "loss 0.693  1250 samples/s  memory 1023.9 MiB")
@@ -42,8 +42,8 @@ def _lines(bar) -> list[str]:
 
 def test_plain_lines_come_once_a_stage_and_then_seldom(monkeypatch, capsys):
     clock = [0.0]
-    monkeypatch.setattr(screen.time, "monotonic", lambda: clock[0])
-    lines = screen._Lines()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    lines = progress._Lines()
     for second in range(25):
         clock[0] = float(second)
         lines.progress("training", second, 100, "loss")
@@ -61,7 +61,7 @@ def test_documents_survive_a_terminal_without_unicode(monkeypatch):
 
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    screen.print_json({"name": "данные"})
+    print_json({"name": "данные"})
     stream.flush()
     assert json.loads(stream.buffer.getvalue()) == {"name": "данные"}
 
@@ -79,8 +79,8 @@ STEPS = [
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_table_shows_what_runs_what_is_next_and_what_ended(monkeypatch, width):
     console = Console(file=StringIO(), force_terminal=True, width=width, height=16, color_system=None)
-    monkeypatch.setattr(screen, "err", console)
-    with screen.reporting() as bar:
+    monkeypatch.setattr(progress, "err", console)
+    with progress.reporting() as bar:
         bar.standing(STEPS, 1500.0)
         paper = StringIO()
         Console(file=paper, width=width, height=16).print(bar)
@@ -96,7 +96,7 @@ def test_a_table_shows_what_runs_what_is_next_and_what_ended(monkeypatch, width)
 
 
 def test_plain_lines_tell_each_step_once_as_it_ends(capsys):
-    lines = screen._Lines()
+    lines = progress._Lines()
     lines.standing(STEPS, None)
     lines.standing(STEPS, 1500.0)
     told = capsys.readouterr().err.splitlines()
@@ -108,7 +108,7 @@ def test_plain_lines_tell_each_step_once_as_it_ends(capsys):
 
 
 def test_steps_of_one_name_are_told_apart(capsys):
-    lines = screen._Lines()
+    lines = progress._Lines()
     for _ in range(3):
         lines.standing([Step("lora, seed 0", "done", "accuracy 0.850"), Step("lora, seed 0")], None)
     assert len(capsys.readouterr().err.splitlines()) == 1

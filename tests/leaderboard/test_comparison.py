@@ -97,13 +97,13 @@ def test_what_is_printed_fits_the_terminal(results, tmp_path, monkeypatch, width
 
     from rich.console import Console
 
-    from pewb import screen
+    from pewb.screen import leaderboards
 
     results("lora", 180)
     results("full", 120, backbone="other")
     paper = StringIO()
-    monkeypatch.setattr(screen, "out", Console(file=paper, width=width))
-    screen.print_comparison(compare("lora", "full", tmp_path))
+    monkeypatch.setattr(leaderboards, "out", Console(file=paper, width=width))
+    leaderboards.print_comparison(compare("lora", "full", tmp_path))
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert lines[0] == "lora is better than full."
