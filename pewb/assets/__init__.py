@@ -3,11 +3,14 @@
 from pewb.assets.architecture import architecture
 from pewb.assets.cache import cache_folder, digest_file
 from pewb.assets.catalog import BackboneEntry, TaskEntry, backbones, tasks
+from pewb.assets.missing import MissingError
+from pewb.assets.reachable import hub_fault, package_index_fault
 from pewb.assets.resolve import Asset, cached, fetch, fetch_first
 
 __all__ = [
     "Asset",
     "BackboneEntry",
+    "MissingError",
     "TaskEntry",
     "architecture",
     "backbones",
@@ -16,5 +19,7 @@ __all__ = [
     "digest_file",
     "fetch",
     "fetch_first",
+    "hub_fault",
+    "package_index_fault",
     "tasks",
 ]

@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from unearth.fetchers import Fetcher, PyPIClient
 
 _log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 5.0
+"""How long an index may keep silent when it is only asked what it has."""
 
 
 def slot_of(source: PypiSource) -> Slot:
@@ -53,6 +57,19 @@ def obtain(source: PypiSource, name: str, report: Reporter) -> Slot:
     return slot
 
 
+def fault(source: PypiSource) -> MissingError | None:
+    """Return why the archive of `source` can't be had from pip's index, or None if that lists it; nothing is downloaded."""
+    settings = read_settings()
+    settings = replace(settings, timeout_seconds=min(settings.timeout_seconds, PROBE_SECONDS))
+    reasons: list[str] = []
+    try:
+        with _opened(settings) as client:
+            found = next(_links(source, settings, client, reasons), None)
+    except MissingError as error:
+        return error
+    return None if found else _missing(source, settings, reasons)
+
+
 def _kept_while_fetched(source: PypiSource) -> Path:
     return cache_folder() / "downloads" / f"{source.sha256}.partial"
 
@@ -63,13 +80,7 @@ def _archive(source: PypiSource, name: str, report: Reporter) -> Path:
 
     settings = read_settings()
     reasons: list[str] = []
-    try:
-        client = open_client(settings)
-    except OSError as error:
-        raise MissingError(
-            f"pip's certificate can't be read ({one_line(error)})", "mend cert or client-cert (pip config list)"
-        ) from None
-    with client:
+    with _opened(settings) as client:
         for link in _links(source, settings, client, reasons):
             try:
                 if link.is_file:
@@ -84,9 +95,22 @@ def _archive(source: PypiSource, name: str, report: Reporter) -> Path:
                     )
             except (httpx2.HTTPError, OSError) as error:
                 reasons.append(f"{link.redacted}: {one_line(error)}")
+    raise _missing(source, settings, reasons)
+
+
+def _opened(settings: PipSettings) -> PyPIClient:
+    try:
+        return open_client(settings)
+    except OSError as error:
+        raise MissingError(
+            f"pip's certificate can't be read ({one_line(error)})", "mend cert or client-cert (pip config list)"
+        ) from None
+
+
+def _missing(source: PypiSource, settings: PipSettings, reasons: list[str]) -> MissingError:
     where = "; ".join(dict.fromkeys(reasons)) or "no index is set"
     ignored = f"; pip's {', '.join(settings.not_honoured)} is not followed here" if settings.not_honoured else ""
-    raise MissingError(
+    return MissingError(
         f"{source.file} of the package {source.pypi} can't be had from the package index ({where}{ignored})",
         "check the network and pip's index settings (pip config list), then run it again: a download goes on where it stopped",
     )

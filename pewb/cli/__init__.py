@@ -8,6 +8,7 @@ import typer
 
 from pewb.cli.assets import fetch, list_
 from pewb.cli.boards import compare, leaderboard
+from pewb.cli.doctor import doctor
 from pewb.cli.evidence import evidence_app
 from pewb.cli.planning import choose, plan
 from pewb.cli.runs import check, run
@@ -35,6 +36,7 @@ app.command("list")(list_)
 app.command()(fetch)
 app.command()(leaderboard)
 app.command()(compare)
+app.command()(doctor)
 app.add_typer(evidence_app, name="evidence")
 
 

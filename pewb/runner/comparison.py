@@ -66,6 +66,8 @@ class Comparison:
     reporter: Reporter
     num_jobs: int = 1
     rerun: bool = False
+    with_references: bool = True
+    """Whether the task's classical predictors are judged too."""
     done: dict[int, tuple[Record, Path]] = field(default_factory=dict)
     """By the run's place in the recipe."""
 
@@ -74,7 +76,7 @@ class Comparison:
         self._found = Found(self.results, self.reporter)
         self._lock = threading.Lock()
         self._shown = 0.0
-        self._tasks = [*self._runs(), *self._references()]
+        self._tasks = [*self._runs(), *self._references()] if self.with_references else self._runs()
         self._is_one = sum(len(row.seeds) for row in self.rows) == 1 and not self.rows[0].cell.recipe.tune
 
     def run(self) -> list[tuple[Record, Path]]:

@@ -3,6 +3,7 @@
 from pewb.screen.choices import print_choice
 from pewb.screen.consoles import err, out, print_json
 from pewb.screen.evidence import print_evidence
+from pewb.screen.findings import print_findings
 from pewb.screen.leaderboards import print_comparison, print_leaderboard
 from pewb.screen.lists import print_cells, print_entry, print_matrix
 from pewb.screen.plans import print_plans
@@ -17,6 +18,7 @@ __all__ = [
     "print_comparison",
     "print_entry",
     "print_evidence",
+    "print_findings",
     "print_json",
     "print_leaderboard",
     "print_matrix",
