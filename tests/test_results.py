@@ -80,6 +80,7 @@ def test_a_committed_record_still_answers_the_recipe_that_it_ran(path):
 
 @pytest.mark.slow
 @pytest.mark.assets
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", REPRODUCED)
 def test_a_record_run_again_gives_the_same_metrics_to_the_last_digit(name, tmp_path, monkeypatch):
     """On the kind of machine that it was recorded on, with as many threads."""

@@ -122,6 +122,7 @@ def test_of_equal_pilots_the_cheapest_is_taken(simulated_as, recipe, responding)
     assert found.choice is found.ranking.entries[0]
 
 
+@pytest.mark.slow
 def test_real_pilots(simulated_as, recipe):
     for name in ("train", "validation"):
         with Path(f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
