@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,12 +61,11 @@ class Measurements:
     device: dict[str, Any]
     environment: dict[str, Any]
     cells: list[Measured]
-    notices: list[str] = field(default_factory=list)
 
     @property
     def are_complete(self) -> bool:
-        """Whether every cell was trained, or refused for a reason."""
-        return all(cell.status in ("success", "refused") for cell in self.cells)
+        """Whether every cell was planned and trained, or refused for a reason."""
+        return all(cell.pairs or cell.status == "refused" for cell in self.cells)
 
     def errors(self, phase: str, kind: str) -> list[float]:
         """Return the errors of one kind of memory in one phase."""
@@ -83,7 +82,6 @@ class Measurements:
                 for phase, kind in self._columns()
                 if (found := self.errors(phase, kind))
             },
-            "notices": self.notices,
         }
 
     def to_markdown(self) -> str:
@@ -94,10 +92,14 @@ class Measurements:
         for cell in self.cells:
             found = {(one.phase, one.kind): one for one in cell.pairs}
             texts = [_triple(found.get(column)) for column in columns]
-            told = cell.name if cell.status == "success" else f"{cell.name}: {cell.status}, {cell.reason}"
+            told = cell.name if cell.pairs else f"{cell.name}: {cell.status}, {cell.reason}"
             lines.append(f"| {' | '.join([told.replace('|', '/'), *texts])} |")
         lines.append("")
         lines += self._conclusions(columns)
+        if self.device.get("kind") == "cuda":
+            lines.append(
+                "Measured memory holds cuBLAS's workspaces too; plans take them off the GPU's memory instead.  "
+            )
         packages = ", ".join(f"{name} {number}" for name, number in self.environment.get("packages", {}).items())
         where = (
             f"{self.device.get('name')}, {self.environment.get('platform')}, Python {self.environment.get('python')}"
@@ -171,8 +173,10 @@ def _measured(record: Record) -> Measured:
         for key, usual in (("micro_batch_size", None), ("optimizer", "adamw"), ("precision", "auto"))
         if training[key] != usual
     ]
-    reason = (record.reason or "").partition("\n")[0] or None
-    return Measured(", ".join(parts), record.status, reason, list(_pairs(record)))
+    pairs = list(_pairs(record)) if record.status == "success" else []
+    why = record.reason or next(iter(record.notices if not pairs else ()), "")
+    reason = why.partition("\n")[0] or None
+    return Measured(", ".join(parts), record.status, reason, pairs)
 
 
 def _pairs(record: Record) -> Iterator[Pair]:
