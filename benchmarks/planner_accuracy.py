@@ -92,7 +92,7 @@ def main() -> None:
                 continue
             found = planned.estimate
             assert isinstance(found, Estimate)
-            counts = found.parameters.trainable, found.parameters.total
+            counts = found.facts.parameters.trainable, found.facts.parameters.total
             equal = counts == (row["num_trainable_params"], row["num_total_params"])
             tokens = setting["batch_size"] * setting["max_seq_length"]
             predicted = {

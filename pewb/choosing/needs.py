@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pewb.errors import RefusedError
-from pewb.planner.estimate import MARGIN, Fits, halvings, largest_that, planning_explained, verdict
+from pewb.planner.curve import Curve, curve_of
+from pewb.planner.estimate import MARGIN, Fits, halvings, largest_that, verdict
 from pewb.planner.plan import question_of
-from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question, Simulation, simulated
+from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question
 from pewb.planner.target import Target
 from pewb.recipe import Cell, Training
 from pewb.record import Parameters
@@ -84,33 +85,39 @@ def needs_of(cell: Cell, target: Target, limits: Sequence[int], reporter: Report
         return Needs(question.backbone, {}, refusal=cell.refusal)
     found: dict[int, list[Setting]] = {limit: [] for limit in limits}
     doubts: dict[str, None] = {}
-    parameters, shipped, whole = None, None, None
+    whole, stays, facts = None, 0, None
+    evaluated: dict[int, Phase] = {}
     try:
-        evaluated: dict[int, Phase] = {}
-        stays = 0
         for checkpointing in _checkpointing(cell):
             left = [limit for limit in limits if not any(_is_enough(one, question) for one in found[limit])]
-            if stays:
-                left = [limit for limit in left if stays * (1 - MARGIN) <= limit]
+            left = [limit for limit in left if stays * (1 - MARGIN) <= limit]
             if not left:
                 break
             training = question.training.model_copy(update={"gradient_checkpointing": checkpointing})
-            with planning_explained(), simulated(replace(question, training=training), target) as simulation:
-                curve = _Curve(simulation, question.training, evaluated)
+            with curve_of(replace(question, training=training), target) as curve:
+                row = _Row(curve, question.training, evaluated)
                 for limit in left:
-                    found[limit].append(curve.setting(limit, checkpointing))
-                whole = whole or curve.whole_batch_bytes
-                stays = stays or curve.bytes_that_stay
-                parameters, shipped = simulation.parameters, simulation.shipped_bytes
-                doubts |= dict.fromkeys(simulation.doubts)
-                notices += simulation.notices
+                    found[limit].append(row.setting(limit, checkpointing))
+                whole = whole or row.whole_batch_bytes
+                stays = stays or row.bytes_that_stay
+                facts = curve.facts
+            doubts |= dict.fromkeys(facts.doubts)
+            notices += facts.notices
     except RefusedError as error:
-        if parameters is None:
+        if facts is None:
             return Needs(question.backbone, {}, refusal=str(error))
+    assert facts is not None
     for settings in found.values():
         settings.sort(key=lambda one: (_FITS.index(one.fits), one.gradient_checkpointing))
-    told = tuple(dict.fromkeys(notices))
-    return Needs(question.backbone, found, whole, parameters, shipped, doubts=tuple(doubts), notices=told)
+    return Needs(
+        question.backbone,
+        found,
+        whole,
+        facts.parameters,
+        facts.shipped_bytes,
+        doubts=tuple(doubts),
+        notices=tuple(dict.fromkeys(notices)),
+    )
 
 
 def _checkpointing(cell: Cell) -> Iterator[bool]:
@@ -125,15 +132,15 @@ def _is_enough(setting: Setting, question: Question) -> bool:
     return setting.fits == "yes" and setting.micro_batch_size == question.training.asked_micro_batch_size
 
 
-class _Curve:
-    """What one simulated run holds at each halving of its batch; each is simulated when it is first asked for."""
+class _Row:
+    """A row's curve, read at the halvings of its batch."""
 
-    def __init__(self, simulation: Simulation, training: Training, evaluated: dict[int, Phase]) -> None:
+    def __init__(self, curve: Curve, training: Training, evaluated: dict[int, Phase]) -> None:
         """Begin with the evaluations that are known, on which checkpointing has no influence."""
-        self._simulation = simulation
+        self._curve = curve
         asked = training.micro_batch_size
         self._sizes = [asked] if asked else halvings(training.batch_size)
-        self._trained: dict[int, Phase] = {}
+        self._least: Phase | None = None
         self._evaluated = evaluated
 
     @property
@@ -144,7 +151,7 @@ class _Curve:
     @property
     def bytes_that_stay(self) -> int:
         """What of the smallest training's peak neither checkpointing nor smaller micro-batches make less."""
-        peak = self._trained[min(self._trained)].peak.by_category
+        peak = self._least.peak.by_category if self._least else {}
         return sum(peak.get(name, 0) for name in ("weights", "gradients", "optimizer"))
 
     def setting(self, limit: int, checkpointing: bool) -> Setting:
@@ -165,11 +172,12 @@ class _Curve:
         )
 
     def _train(self, size: int) -> Phase:
-        if size not in self._trained:
-            self._trained[size] = self._simulation.train(size)[0]
-        return self._trained[size]
+        phase = self._curve.train(size)[0]
+        if self._least is None or phase.allocated_bytes < self._least.allocated_bytes:
+            self._least = phase
+        return phase
 
     def _evaluate(self, size: int) -> Phase:
         if size not in self._evaluated:
-            self._evaluated[size] = self._simulation.evaluate(size)
+            self._evaluated[size] = self._curve.evaluate(size)
         return self._evaluated[size]

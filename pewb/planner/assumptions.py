@@ -15,8 +15,8 @@ def assumptions(recipe: Recipe, target: Target, found: Estimate | None) -> list[
     training = recipe.training
     told = [
         f"every example is {training.max_tokens} tokens long (training.max_tokens) and one of them padded, so no mask is dropped",
-        f"attention by the kernels that PyTorch takes on such a device: {', '.join(found.kernels) or 'none of its own'}",
-        _casting(found.precision, target.kind),
+        f"attention by the kernels that PyTorch takes on such a device: {', '.join(found.facts.kernels) or 'none of its own'}",
+        _casting(found.facts.precision, target.kind),
         f"within {MARGIN:.0%} of the limit the answer is 'borderline'",
         f"the evaluation takes {found.evaluation_batch_size} examples at once (it halves its batch until it fits)",
     ]

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
-
-from pewb.assets import cache_folder
-from pewb.errors import PewbError, RefusedError
-from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question, Simulation, simulated
+from pewb.planner.curve import Facts, curve_of
+from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question
 from pewb.planner.target import Target
-from pewb.record import Parameters
-
-logger = logging.getLogger(__name__)
-
-PLANNER_VERSION = 2
-"""Raised when a change alters what is estimated, so that older estimates are not read from the cache."""
 
 Fits = Literal["yes", "borderline", "no"]
 
@@ -46,25 +31,19 @@ class Estimate:
     micro_batch_size: int
     largest_micro_batch: int | None
     """Of the halvings of the batch, the largest that fits; None: not even one example does, or no limit is known."""
-    parameters: Parameters
-    shipped_bytes: int
-    """Of the trained weights."""
     step_flops: int
     """Floating-point operations of an optimizer step."""
     step_seconds_at_least: float | None
     """At the device's quoted peak rate, which no training reaches; None: the rate is unknown."""
-    precision: str
     fits: Fits | None
     """None: no limit is known."""
-    kernels: list[str]
-    notices: list[str]
-    doubts: list[str]
-    """Why the answer is less sure than others."""
+    facts: Facts
+    """What is true at every micro-batch."""
 
     @property
     def confidence(self) -> Literal["high", "low"]:
-        """How far the estimate is to be trusted; `doubts` say why not."""
-        return "low" if self.doubts else "high"
+        """How far the estimate is to be trusted; the facts' doubts say why not."""
+        return "low" if self.facts.doubts else "high"
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimate as `pewb plan --json` prints it."""
@@ -73,81 +52,56 @@ class Estimate:
                 "train": _phase_json(self.train) | {"micro_batch_size": self.micro_batch_size},
                 "evaluation": _phase_json(self.evaluation) | {"batch_size": self.evaluation_batch_size},
             },
-            "parameters": self.parameters.model_dump(),
-            "shipped_bytes": self.shipped_bytes,
+            "parameters": self.facts.parameters.model_dump(),
+            "shipped_bytes": self.facts.shipped_bytes,
             "step_flops": self.step_flops,
             "step_seconds_at_least": self.step_seconds_at_least,
-            "precision": self.precision,
+            "precision": self.facts.precision,
             "fits": self.fits,
             "largest_micro_batch": self.largest_micro_batch,
             "confidence": self.confidence,
-            "doubts": self.doubts,
-            "attention_kernels": self.kernels,
-            "notices": self.notices,
+            "doubts": self.facts.doubts,
+            "attention_kernels": self.facts.kernels,
+            "notices": self.facts.notices,
         }
 
 
 def estimate(question: Question, target: Target) -> Estimate:
-    """Simulate `question` on `target`, with as many examples at once as fit unless the recipe says how many.
-
-    What was estimated once is read from the cache, as long as the question, the target and the libraries are the same.
+    """Return what `question` needs on `target`, with as many examples at once as fit unless the recipe says how many.
 
     Raises:
         InputError: the architecture or a setting does not serve.
-        RefusedError: the parts of the recipe do not go together.
+        RefusedError: the parts of the recipe do not go together, or can't be simulated.
     """
-    place = cache_folder() / "plans" / f"{_identity(question, target)}.json"
-    try:
-        return _ADAPTER.validate_json(place.read_bytes())
-    except (OSError, ValueError):
-        pass
-    with planning_explained(), simulated(question, target) as simulation:
-        found = _estimated(simulation, question, target)
-    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(_ADAPTER.dump_json(found))
-        partial.replace(place)
-    except OSError as error:
-        logger.warning("the plan is not kept: %s", error)
-    return found
-
-
-@contextmanager
-def planning_explained() -> Iterator[None]:
-    """Let what can't be simulated be a refusal that says so: some methods ask numbers of tensors that have none.
-
-    Raises:
-        RefusedError: the simulation failed.
-    """
-    try:
-        yield
-    except PewbError:
-        raise
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        logger.debug("the simulation failed", exc_info=True)
-        first = (str(error).splitlines() or [""])[0]
-        raise RefusedError(
-            f"this can't be planned: {type(error).__name__}: {first}; run it as it is, or plan another strategy or backbone"
-        ) from error
-
-
-def _identity(question: Question, target: Target) -> str:
-    """Return what tells this estimate from others."""
-    versions = {name: version(name) for name in ("pewb", "torch", "transformers", "peft", "bitsandbytes")}
-    asked = {
-        "config": question.config,
-        "family": question.family.__name__,
-        "classes": len(question.labels),
-        "strategy": question.strategy.model_dump(mode="json"),
-        "quantization": question.quantization.model_dump(mode="json"),
-        "training": question.training.model_dump(mode="json", exclude={"learning_rate", "epochs", "schedule"}),
-    }
-    content = json.dumps([PLANNER_VERSION, versions, asked, asdict(target)], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-
-_ADAPTER = TypeAdapter(Estimate)
+    training, limit = question.training, target.memory_bytes
+    with curve_of(question, target) as curve:
+        largest = None
+        if limit is not None:
+            largest = largest_that(
+                halvings(training.batch_size), lambda size: verdict(curve.train(size)[0], limit) == "yes"
+            )
+        size = training.micro_batch_size or largest or (1 if limit is not None else training.batch_size)
+        phase, flops = curve.train(size)
+        at_once = (
+            largest_that(
+                halvings(EVALUATION_BATCH_SIZE), lambda size: verdict(curve.evaluate(size), limit) in ("yes", None)
+            )
+            or 1
+        )
+        evaluation = curve.evaluate(at_once)
+        facts = curve.facts
+    rate = target.flops(facts.precision)
+    return Estimate(
+        train=phase,
+        evaluation=evaluation,
+        evaluation_batch_size=at_once,
+        micro_batch_size=size,
+        largest_micro_batch=largest,
+        step_flops=flops,
+        step_seconds_at_least=flops / rate if rate else None,
+        fits=_worse(verdict(phase, limit), verdict(evaluation, limit)),
+        facts=facts,
+    )
 
 
 def bounds(phase: Phase) -> tuple[int, int]:
@@ -172,47 +126,6 @@ def verdict(phase: Phase, limit: int | None) -> Fits | None:
 def _worse(one: Fits | None, other: Fits | None) -> Fits | None:
     order: list[Fits | None] = [None, "yes", "borderline", "no"]
     return max(one, other, key=order.index)
-
-
-def _estimated(simulation: Simulation, question: Question, target: Target) -> Estimate:
-    training, limit = question.training, target.memory_bytes
-    trained: dict[int, tuple[Phase, int]] = {}
-
-    def train(size: int) -> tuple[Phase, int]:
-        if size not in trained:
-            trained[size] = simulation.train(size)
-        return trained[size]
-
-    largest = None
-    if limit is not None:
-        largest = largest_that(halvings(training.batch_size), lambda size: verdict(train(size)[0], limit) == "yes")
-    size = training.micro_batch_size or largest or (1 if limit is not None else training.batch_size)
-    phase, flops = train(size)
-    evaluated: dict[int, Phase] = {}
-
-    def evaluate(size: int) -> bool:
-        evaluated[size] = simulation.evaluate(size)
-        return verdict(evaluated[size], limit) in ("yes", None)
-
-    evaluation_size = largest_that(halvings(EVALUATION_BATCH_SIZE), evaluate) or 1
-    evaluation = evaluated.get(evaluation_size) or simulation.evaluate(evaluation_size)
-    rate = target.flops(simulation.precision)
-    return Estimate(
-        train=phase,
-        evaluation=evaluation,
-        evaluation_batch_size=evaluation_size,
-        micro_batch_size=size,
-        largest_micro_batch=largest,
-        parameters=simulation.parameters,
-        shipped_bytes=simulation.shipped_bytes,
-        step_flops=flops,
-        step_seconds_at_least=flops / rate if rate else None,
-        precision=simulation.precision,
-        fits=_worse(verdict(phase, limit), verdict(evaluation, limit)),
-        kernels=simulation.kernels,
-        notices=simulation.notices,
-        doubts=simulation.doubts,
-    )
 
 
 def halvings(size: int) -> list[int]:

@@ -55,7 +55,7 @@ class Plan:
             "memory_bytes": self.target.memory_bytes,
             "refusal": self.refusal,
             **found,
-            "notices": [*self.notices, *(self.estimate.notices if self.estimate else [])],
+            "notices": [*self.notices, *(self.estimate.facts.notices if self.estimate else [])],
             "seconds": round(self.seconds, 3),
         }
 
@@ -83,19 +83,15 @@ def plan_cell(cell: Cell, target: Target, reporter: Reporter, alone: bool = Fals
     notices: list[str] = []
     started = time.perf_counter()
     found, refusal = None, cell.refusal
-    backbone, config = _architecture(recipe.backbone, reporter, notices)
+    question = question_of(recipe, reporter, notices)
     if not refusal:
-        family, labels = _task(recipe, notices)
-        question = Question(
-            backbone, config, type(family), labels, recipe.strategy, recipe.quantization, recipe.training
-        )
         try:
             found = estimate(question, target)
         except RefusedError as error:
             if alone:
                 raise
             refusal = str(error)
-    return Plan(recipe, backbone, target, found, refusal, notices, time.perf_counter() - started)
+    return Plan(recipe, question.backbone, target, found, refusal, notices, time.perf_counter() - started)
 
 
 def _architecture(names: Sequence[str], reporter: Reporter, notices: list[str]) -> tuple[str, dict[str, Any]]:

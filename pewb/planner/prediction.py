@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pewb.planner.curve import curve_of
 from pewb.planner.estimate import verdict
-from pewb.planner.simulation import Phase, Question, simulated
+from pewb.planner.simulation import Phase, Question
 from pewb.planner.target import Target
 from pewb.record import Memory, Peak
 from pewb.units import format_bytes
@@ -24,9 +25,9 @@ def predict_memory(question: Question, target: Target, longest: int, num_tested:
     """Simulate a run whose longest example has `longest` tokens, and which is tested on `num_tested` examples at once."""
     training = question.training.model_copy(update={"max_tokens": longest})
     size = training.asked_micro_batch_size
-    with simulated(replace(question, training=training), target) as simulation:
-        train, _ = simulation.train(size)
-        evaluation = simulation.evaluate(num_tested)
+    with curve_of(replace(question, training=training), target) as curve:
+        train, _ = curve.train(size)
+        evaluation = curve.evaluate(num_tested)
     warning = None
     if verdict(train, target.memory_bytes) == "no":
         warning = (

@@ -91,7 +91,7 @@ class Simulation:
         if self._question.quantization.kind == "int8":
             doubts.append("int8: columns with outliers, which are multiplied apart in 16 bits, are not simulated")
         if self.precision.startswith("bf16") and not self._target.has_bf16:
-            doubts.append(f"{self.precision}: {self._target.name} does not compute in bf16; other kernels may be taken")
+            doubts.append(f"{self.precision}: the device does not compute in bf16; other kernels may be taken")
         if self._untrained:
             doubts.append(
                 f"{len(self._untrained)} trained parameters have no gradient in the simulation, such as {self._untrained[0]}"

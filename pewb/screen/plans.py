@@ -34,7 +34,9 @@ def print_plans(plans: Sequence[Any], explain: bool) -> None:
 
 
 def _told(estimate: Any) -> list[str]:
-    return [*estimate.notices, *(f"low confidence: {doubt}" for doubt in estimate.doubts)] if estimate else []
+    return (
+        [*estimate.facts.notices, *(f"low confidence: {doubt}" for doubt in estimate.facts.doubts)] if estimate else []
+    )
 
 
 def _print_plan_table(plans: Sequence[Any]) -> None:
@@ -56,7 +58,7 @@ def _print_plan_table(plans: Sequence[Any]) -> None:
             continue
         table.add_row(
             *cells,
-            format_count(found.parameters.trainable),
+            format_count(found.facts.parameters.trainable),
             f"{found.micro_batch_size} of {recipe.training.batch_size}",
             format_bytes(found.train.needed_bytes),
             format_bytes(found.evaluation.needed_bytes),
@@ -85,12 +87,12 @@ def plan_facts(plan: Any) -> list[tuple[str, str]]:
         ),
         (
             "parameters",
-            f"{format_count(found.parameters.trainable)} trained (head {format_count(found.parameters.head)})"
-            f" of {format_count(found.parameters.total)}",
+            f"{format_count(found.facts.parameters.trainable)} trained (head {format_count(found.facts.parameters.head)})"
+            f" of {format_count(found.facts.parameters.total)}",
         ),
-        ("to be shipped", format_bytes(found.shipped_bytes)),
+        ("to be shipped", format_bytes(found.facts.shipped_bytes)),
         ("a step", _step_told(found)),
-        ("precision", f"{found.precision}, attention: {', '.join(found.kernels) or 'no fused kernel'}"),
+        ("precision", f"{found.facts.precision}, attention: {', '.join(found.facts.kernels) or 'no fused kernel'}"),
         ("confidence", found.confidence),
     ]
     return [(name, str(text)) for name, text in facts]

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pewb.choosing import needs as module
 from pewb.choosing.needs import needs_of
+from pewb.planner import curve as module
 from pewb.planner.estimate import estimate
 from pewb.planner.plan import question_of
 from pewb.planner.target import choose_target
@@ -36,6 +36,11 @@ def target():
     return replace(choose_target(section, None, "8GiB"), memory_bytes=None)
 
 
+@pytest.fixture(autouse=True)
+def an_empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEWB_CACHE", str(tmp_path / "cache"))
+
+
 def test_one_simulation_answers_for_every_limit(cell, target, monkeypatch):
     made = []
     real = module.simulated
@@ -50,7 +55,9 @@ def test_one_simulation_answers_for_every_limit(cell, target, monkeypatch):
         assert (setting.fits, setting.micro_batch_size, setting.gradient_checkpointing) == ("yes", 8, False)
         assert setting.train_bytes == planned.train.needed_bytes == found.whole_batch_bytes
         assert setting.evaluation_bytes == planned.evaluation.needed_bytes
-        assert found.parameters == planned.parameters
+        assert found.parameters == planned.facts.parameters
+    assert needs_of(row, target, [6 * GIB], Silent()).whole_batch_bytes == found.whole_batch_bytes
+    assert len(made) == 1, "plans, and choices for other sizes, read what was kept"
 
 
 def test_within_less_the_micro_batch_is_halved_and_checkpointing_is_tried(cell, target):

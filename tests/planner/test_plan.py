@@ -120,7 +120,7 @@ def test_what_a_setting_costs_or_saves(tmp_path, folder):
 def test_an_estimate_is_read_from_the_cache(tmp_path, folder, monkeypatch):
     path = recipe(tmp_path, folder)
     [first] = planned(path)
-    monkeypatch.setattr("pewb.planner.estimate.simulated", lambda *_: pytest.fail("simulated again"))
+    monkeypatch.setattr("pewb.planner.curve.simulated", lambda *_: pytest.fail("simulated again"))
     [again] = planned(path)
     assert again.estimate == first.estimate
     with pytest.raises(pytest.fail.Exception):
@@ -135,7 +135,7 @@ def test_what_is_assumed_is_printed(tmp_path, folder):
 
 def test_a_gpu_without_bf16_takes_fp16(tmp_path, folder):
     [one] = plan(load_recipe(recipe(tmp_path, folder)), choose_target(DeviceSection(), name="t4"))
-    assert one.estimate.precision == "fp16"
+    assert one.estimate.facts.precision == "fp16"
 
 
 def test_without_a_gpu_the_plan_is_for_this_machine(tmp_path, folder):
@@ -200,13 +200,13 @@ def test_every_catalogued_architecture_can_be_planned(tmp_path, name):
     path.write_text(f'backbone = "{name}"\ntask = {{ kind = "{family}" }}\nstrategy = "lora"\n')
     [one] = planned(path, "training.max_tokens=64", "training.batch_size=2", "quantization=nf4", memory="80GiB")
     assert one.estimate.fits == "yes"
-    assert one.estimate.parameters.total > entry.parameters
+    assert one.estimate.facts.parameters.total > entry.parameters
 
 
 def test_the_shipped_recipe_of_an_8b_model_fits_12_gib():
     [one] = plan(load_recipe(ROOT / "recipes" / "qlora_llama3_8b.toml"), gpu_target(custom_gpu(12 * GIB)))
     assert one.estimate.fits == "yes"
-    assert one.estimate.parameters.trainable == 41_943_040
+    assert one.estimate.facts.parameters.trainable == 41_943_040
 
 
 def test_quantised_layers_count_their_operations_too(tmp_path, folder):
@@ -232,7 +232,7 @@ def test_a_method_that_needs_numbers_is_refused_as_one_that_cannot_be_planned(tm
 def test_bf16_on_a_gpu_that_has_none_is_doubted(tmp_path, folder):
     path = recipe(tmp_path, folder)
     [one] = plan(load_recipe(path, ["training.precision=bf16"]), choose_target(DeviceSection(), name="t4"))
-    assert (one.estimate.confidence, one.estimate.precision) == ("low", "bf16")
+    assert (one.estimate.confidence, one.estimate.facts.precision) == ("low", "bf16")
 
 
 def test_the_random_state_is_left_alone(tmp_path, folder):
