@@ -8,7 +8,7 @@ from typing import Any
 
 from pewb.errors import RefusedError
 from pewb.planner.curve import Curve, curve_of
-from pewb.planner.estimate import MARGIN, Fits, halvings, largest_that, verdict
+from pewb.planner.estimate import MARGIN, Fits, halvings, largest_within, verdict
 from pewb.planner.plan import question_of
 from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question
 from pewb.planner.target import Target
@@ -34,8 +34,9 @@ class Setting:
 
     @property
     def room_bytes(self) -> int:
-        """What is left of the limit; below zero: what is missing."""
-        return self.limit_bytes - max(self.train_bytes, self.evaluation_bytes)
+        """What is left of the limit; below zero: what is missing. An evaluation takes no more examples than fit."""
+        least = self.evaluation_bytes if self.evaluation_batch_size == 1 else 0
+        return self.limit_bytes - max(self.train_bytes, least)
 
     def to_json(self) -> dict[str, Any]:
         """Return the setting as JSON values."""
@@ -86,7 +87,7 @@ def needs_of(cell: Cell, target: Target, limits: Sequence[int], reporter: Report
     found: dict[int, list[Setting]] = {limit: [] for limit in limits}
     doubts: dict[str, None] = {}
     whole, stays, facts = None, 0, None
-    evaluated: dict[int, Phase] = {}
+    evaluated: dict[int, tuple[int, Phase]] = {}
     try:
         for checkpointing in _checkpointing(cell):
             left = [limit for limit in limits if not any(_is_enough(one, question) for one in found[limit])]
@@ -96,9 +97,9 @@ def needs_of(cell: Cell, target: Target, limits: Sequence[int], reporter: Report
             training = question.training.model_copy(update={"gradient_checkpointing": checkpointing})
             with curve_of(replace(question, training=training), target) as curve:
                 row = _Row(curve, question.training, evaluated)
-                for limit in left:
-                    found[limit].append(row.setting(limit, checkpointing))
                 whole = whole or row.whole_batch_bytes
+                for limit in sorted(left, reverse=True):  # what is broken off within one is known of the smaller ones
+                    found[limit].append(row.setting(limit, checkpointing))
                 stays = stays or row.bytes_that_stay
                 facts = curve.facts
             doubts |= dict.fromkeys(facts.doubts)
@@ -135,8 +136,8 @@ def _is_enough(setting: Setting, question: Question) -> bool:
 class _Row:
     """A row's curve, read at the halvings of its batch."""
 
-    def __init__(self, curve: Curve, training: Training, evaluated: dict[int, Phase]) -> None:
-        """Begin with the evaluations that are known, on which checkpointing has no influence."""
+    def __init__(self, curve: Curve, training: Training, evaluated: dict[int, tuple[int, Phase]]) -> None:
+        """Begin with the evaluations that are known, by limit, on which checkpointing has no influence."""
         self._curve = curve
         asked = training.micro_batch_size
         self._sizes = [asked] if asked else halvings(training.batch_size)
@@ -156,10 +157,13 @@ class _Row:
 
     def setting(self, limit: int, checkpointing: bool) -> Setting:
         """Return the setting to take within `limit`."""
-        size = largest_that(self._sizes, lambda one: verdict(self._train(one), limit) == "yes") or self._sizes[-1]
-        sizes = halvings(EVALUATION_BATCH_SIZE) if verdict(self._train(size), limit) != "no" else [1]
-        at_once = largest_that(sizes, lambda one: verdict(self._evaluate(one), limit) == "yes") or 1
-        train, evaluation = self._train(size), self._evaluate(at_once)
+        size = largest_within(limit, self._sizes, self._train) or self._sizes[-1]
+        train = self._train(size)
+        if limit not in self._evaluated:
+            sizes = halvings(EVALUATION_BATCH_SIZE) if verdict(train, limit) != "no" else ()
+            at_once = largest_within(limit, sizes, self._curve.evaluate) or 1
+            self._evaluated[limit] = at_once, self._curve.evaluate(at_once)
+        at_once, evaluation = self._evaluated[limit]
         answers = [verdict(phase, limit) or "yes" for phase in (train, evaluation)]
         return Setting(
             gradient_checkpointing=checkpointing,
@@ -171,13 +175,8 @@ class _Row:
             fits=max(answers, key=_FITS.index),
         )
 
-    def _train(self, size: int) -> Phase:
-        phase = self._curve.train(size)[0]
+    def _train(self, size: int, limit_bytes: int | None = None) -> Phase:
+        phase = self._curve.train(size, limit_bytes)[0]
         if self._least is None or phase.allocated_bytes < self._least.allocated_bytes:
             self._least = phase
         return phase
-
-    def _evaluate(self, size: int) -> Phase:
-        if size not in self._evaluated:
-            self._evaluated[size] = self._curve.evaluate(size)
-        return self._evaluated[size]

@@ -30,7 +30,7 @@ class LiveTensors(TorchDispatchMode):
         super().__init__()
         self.live_bytes = 0
         self.peak_bytes = 0
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
         self._sizes: dict[int, int] = {}
         self._watches: dict[int, Any] = {}
         for tensor in existing:
@@ -76,9 +76,9 @@ class LiveTensors(TorchDispatchMode):
 
     def _check(self) -> None:
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        if self._limit is not None and self.live_bytes > self._limit:
+        if self.limit_bytes is not None and self.live_bytes > self.limit_bytes:
             raise OutOfMemoryError(
-                f"{format_bytes(self.live_bytes)} of tensors are more than the limit of {format_bytes(self._limit)}"
+                f"{format_bytes(self.live_bytes)} of tensors are more than the limit of {format_bytes(self.limit_bytes)}"
             )
 
 

@@ -8,14 +8,15 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter
 
 from pewb.assets import cache_folder
-from pewb.errors import PewbError, RefusedError
+from pewb.errors import OutOfMemoryError, PewbError, RefusedError
 from pewb.planner.simulation import Phase, Question, Simulation, simulated
 from pewb.planner.target import Target
 from pewb.record import Parameters
@@ -61,9 +62,13 @@ class _Known:
     facts: Facts | None = None
     trained: dict[int, tuple[Phase, int]] = field(default_factory=dict)
     evaluated: dict[int, Phase] = field(default_factory=dict)
+    train_exceeded: dict[int, int] = field(default_factory=dict)
+    evaluation_exceeded: dict[int, int] = field(default_factory=dict)
+    """Limits beyond which it was broken off."""
 
 
 _ADAPTER = TypeAdapter(_Known)
+_Found = TypeVar("_Found")
 
 
 class Curve:
@@ -87,29 +92,48 @@ class Curve:
             self._known.facts = _facts(self._running(), self._known.facts)
         return self._known.facts
 
-    def train(self, micro_batch_size: int) -> tuple[Phase, int]:
+    def train(self, micro_batch_size: int, limit_bytes: int | None = None) -> tuple[Phase, int]:
         """Return what training holds with so many examples at once, and the floating-point operations of a whole step.
 
         Raises:
             InputError: the architecture or a setting does not serve.
+            OutOfMemoryError: it holds more than `limit_bytes`; the simulation is broken off there, which saves time.
             RefusedError: the parts of the recipe do not go together, or can't be simulated.
         """
-        if micro_batch_size not in self._known.trained:
-            with _explained():
-                self._known.trained[micro_batch_size] = self._running().train(micro_batch_size)
-        return self._known.trained[micro_batch_size]
+        known = self._known
+        return self._found(known.trained, known.train_exceeded, Simulation.train, micro_batch_size, limit_bytes)
 
-    def evaluate(self, batch_size: int) -> Phase:
+    def evaluate(self, batch_size: int, limit_bytes: int | None = None) -> Phase:
         """Return what the evaluation of the tuned model holds with so many examples at once.
 
         Raises:
             InputError: the architecture or a setting does not serve.
+            OutOfMemoryError: it holds more than `limit_bytes`; the simulation is broken off there, which saves time.
             RefusedError: the parts of the recipe do not go together, or can't be simulated.
         """
-        if batch_size not in self._known.evaluated:
+        known = self._known
+        return self._found(known.evaluated, known.evaluation_exceeded, Simulation.evaluate, batch_size, limit_bytes)
+
+    def _found(
+        self,
+        known: dict[int, _Found],
+        exceeded: dict[int, int],
+        simulate: Callable[[Simulation, int, int | None], _Found],
+        size: int,
+        limit_bytes: int | None,
+    ) -> _Found:
+        if size in known:
+            return known[size]
+        if limit_bytes is not None and limit_bytes <= exceeded.get(size, -1):
+            raise OutOfMemoryError(f"{size} examples at once take more than {limit_bytes} bytes")
+        try:
             with _explained():
-                self._known.evaluated[batch_size] = self._running().evaluate(batch_size)
-        return self._known.evaluated[batch_size]
+                known[size] = simulate(self._running(), size, limit_bytes)
+        except OutOfMemoryError:
+            if limit_bytes is not None:
+                exceeded[size] = limit_bytes
+            raise
+        return known[size]
 
     def _running(self) -> Simulation:
         if self._simulation is None:
@@ -119,7 +143,7 @@ class Curve:
 
     def kept(self) -> _Known:
         """Return everything that is known."""
-        return _Known(self.facts, self._known.trained, self._known.evaluated)
+        return replace(self._known, facts=self.facts)
 
 
 @contextmanager

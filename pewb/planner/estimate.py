@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pewb.errors import OutOfMemoryError
 from pewb.planner.curve import Facts, curve_of
 from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question
 from pewb.planner.target import Target
@@ -75,26 +76,18 @@ def estimate(question: Question, target: Target) -> Estimate:
     """
     training, limit = question.training, target.memory_bytes
     with curve_of(question, target) as curve:
-        largest = None
-        if limit is not None:
-            largest = largest_that(
-                halvings(training.batch_size), lambda size: verdict(curve.train(size)[0], limit) == "yes"
-            )
+        largest = largest_within(limit, halvings(training.batch_size), lambda *size: curve.train(*size)[0])
         size = training.micro_batch_size or largest or (1 if limit is not None else training.batch_size)
         phase, flops = curve.train(size)
-        at_once = (
-            largest_that(
-                halvings(EVALUATION_BATCH_SIZE), lambda size: verdict(curve.evaluate(size), limit) in ("yes", None)
-            )
-            or 1
-        )
-        evaluation = curve.evaluate(at_once)
+        at_once = largest_within(limit, halvings(EVALUATION_BATCH_SIZE), curve.evaluate)
+        evaluation_size = at_once or (1 if limit is not None else EVALUATION_BATCH_SIZE)
+        evaluation = curve.evaluate(evaluation_size)
         facts = curve.facts
     rate = target.flops(facts.precision)
     return Estimate(
         train=phase,
         evaluation=evaluation,
-        evaluation_batch_size=at_once,
+        evaluation_batch_size=evaluation_size,
         micro_batch_size=size,
         largest_micro_batch=largest,
         step_flops=flops,
@@ -136,18 +129,19 @@ def halvings(size: int) -> list[int]:
     return sizes
 
 
-def largest_that(sizes: list[int], fits: Callable[[int], bool]) -> int | None:
-    """Return the first of the falling `sizes` that fits, or None; what is larger than one that does not, does not."""
-    if fits(sizes[0]):
-        return sizes[0]
-    low, high = 1, len(sizes)
-    while low < high:
-        middle = (low + high) // 2
-        if fits(sizes[middle]):
-            high = middle
-        else:
-            low = middle + 1
-    return sizes[low] if low < len(sizes) else None
+def largest_within(limit: int | None, sizes: Sequence[int], simulate: Callable[[int, int], Phase]) -> int | None:
+    """Return the first of the falling `sizes` that surely fits, or None; that needs no simulation of the smaller ones.
+
+    `simulate` takes a size and a limit of the live bytes, beyond which it may raise `OutOfMemoryError` at once.
+    """
+    for size in sizes if limit is not None else ():
+        try:
+            phase = simulate(size, int((limit or 0) / (1 + MARGIN)))
+        except OutOfMemoryError:
+            continue
+        if verdict(phase, limit) == "yes":
+            return size
+    return None
 
 
 def _phase_json(phase: Phase) -> dict[str, Any]:

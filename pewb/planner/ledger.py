@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -27,6 +27,23 @@ class Moment:
     sequence: int | None = None
     """Number of the autograd node, in a backward pass."""
 
+    def after(self, before: dict[Category, int], now: dict[Category, int]) -> Moment:
+        """Return the moment as it is once what stays (weights, the optimizer's state) has grown from `before` to `now`."""
+        grown = {name: now[name] - before[name] for name in ("weights", "optimizer")}
+        by_category = {name: size + grown.get(name, 0) for name, size in self.by_category.items()}
+        return replace(self, total=self.total + sum(grown.values()), by_category=by_category)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a step that has ended."""
+
+    peak: Moment
+    live: dict[Category, int]
+    """At its end."""
+    end: int
+    """Length of the trace then."""
+
 
 class Ledger(LiveTensors):
     """Follows virtual storages; each belongs to a category, which may change (an activation that becomes a gradient).
@@ -49,6 +66,7 @@ class Ledger(LiveTensors):
         self.peak = Moment()
         self.trace: list[tuple[int, int]] = []
         """Each change: which storage, and the bytes that it takes from then on."""
+        self.parts: list[Part] = []
         self.flops = 0
         self._numbers: dict[int, int] = {}
         self._count = 0
@@ -82,6 +100,15 @@ class Ledger(LiveTensors):
     def restart(self) -> None:
         """Look for the peak anew from here, and begin the trace with what is live."""
         self.trace = [(self._numbers[key], size) for key, size in self._sizes.items()]
+        self.parts = []
+        self._peak_from_here()
+
+    def end_part(self) -> None:
+        """Look for the peak of another part from here; the trace goes on."""
+        self.parts.append(Part(self.peak, self.live(), len(self.trace)))
+        self._peak_from_here()
+
+    def _peak_from_here(self) -> None:
         self.peak = Moment(self.live_bytes, dict(self._by_category))
         self.peak_bytes = self.live_bytes
 

@@ -6,7 +6,7 @@ import gc
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from pewb.training.step import Stepper
 
 EVALUATION_BATCH_SIZE = 64
 _NUM_STEPS = 2
-"""The first step has no optimizer state yet, the second has; of an accumulated one the first micro-batch makes it."""
+"""The first step has no optimizer state yet, the second has."""
 _MICRO_BATCHES = 2
 """Of an accumulated step: from the second on, gradients are there while the next micro-batch is computed."""
 
@@ -103,41 +103,77 @@ class Simulation:
         """The attention kernels that were taken."""
         return sorted(self._device.kernels)
 
-    def train(self, micro_batch_size: int) -> tuple[Phase, int]:
-        """Return what training holds with so many examples at once, and the floating-point operations of a whole step."""
+    def train(self, micro_batch_size: int, limit_bytes: int | None = None) -> tuple[Phase, int]:
+        """Return what training holds with so many examples at once, and the floating-point operations of a whole step.
+
+        Raises:
+            OutOfMemoryError: the live tensors take more than `limit_bytes`.
+        """
         batch_size = self._question.training.batch_size
         shown = min(batch_size, micro_batch_size * _MICRO_BATCHES)
-        first = min(batch_size, micro_batch_size)
         stepper, ledger = self._stepper, self._ledger
         stepper.micro_batch_size = micro_batch_size
-        stepper.optimizer.forget()
         stepper.model.train()
-        _settle(ledger)
-        peaks = []
-        for num_examples in (first, shown):
-            ledger.flops = 0
-            stepper.step(range(num_examples))
-            peaks.append(replace(ledger.peak))
+        self._begin(limit_bytes)
+        ledger.end_part()
+        ledger.flops = 0
+        stepper.step(range(shown))
+        ledger.end_part()
+        flops = ledger.flops * batch_size // shown
         self._untrained = [
             name for name, one in stepper.model.named_parameters() if one.requires_grad and one.grad is None
         ]
-        flops = ledger.flops * batch_size // shown
-        stepper.optimizer.zero_grad()
-        return self._phase(max(peaks, key=lambda peak: peak.total)), flops
+        peaks, trace = self._second_step(shown)
+        return self._phase(max(peaks, key=lambda peak: peak.total), trace), flops
 
-    def evaluate(self, batch_size: int = EVALUATION_BATCH_SIZE) -> Phase:
-        """Return what the evaluation of a tuned model holds, its longest batch."""
-        self._stepper.optimizer.forget()
+    def _second_step(self, num_examples: int) -> tuple[list[Moment], list[tuple[int, int]]]:
+        """Take a second step, which finds the optimizer's state; return the peaks of the parts of both, and their trace.
+
+        Its gradients are computed by the operations of the first step, beside that state, so that part is not simulated
+        again, unless the first step left something behind that the second would find.
+        """
+        stepper, ledger = self._stepper, self._ledger
+        start, computing, update = ledger.parts
+        is_alone = not update.live["activations"] and not update.live["temporaries"]
+        if not is_alone:
+            stepper.step(range(num_examples))
+        else:
+            stepper.optimizer.step()
+        ledger.end_part()
+        again = ledger.parts[-1]
+        stepper.optimizer.zero_grad()
+        peaks, trace = [part.peak for part in ledger.parts], ledger.trace
+        if not is_alone:
+            return peaks, trace
+        freed = trace[again.end :]
+        repeated = _on_new_storages(trace[start.end : computing.end], trace[: start.end], trace)
+        peaks.append(computing.peak.after(start.live, update.live))
+        return peaks, [*trace[: update.end], *freed, *repeated, *trace[update.end : again.end]]
+
+    def evaluate(self, batch_size: int = EVALUATION_BATCH_SIZE, limit_bytes: int | None = None) -> Phase:
+        """Return what the evaluation of a tuned model holds, its longest batch.
+
+        Raises:
+            OutOfMemoryError: the live tensors take more than `limit_bytes`.
+        """
         self._stepper.model.eval()
-        _settle(self._ledger)
+        self._begin(limit_bytes)
         with torch.no_grad():
-            self._ledger.category = "activations"
             inputs, labels = self._batches(range(batch_size))
             outputs_of(self._stepper.model, self._objective, inputs, labels, self._stepper.accelerator.autocast)
-        return self._phase(self._ledger.peak)
+        return self._phase(self._ledger.peak, self._ledger.trace)
 
-    def _phase(self, peak: Moment) -> Phase:
-        reserved = peak_reserved(self._ledger.trace) if self._device.kind == "cuda" else None
+    def _begin(self, limit_bytes: int | None) -> None:
+        """Let go of what earlier steps left, also of one that was broken off, and begin to follow anew."""
+        self._ledger.limit_bytes = None
+        self._ledger.category = "activations"
+        self._stepper.optimizer.forget()
+        gc.collect()
+        self._ledger.restart()
+        self._ledger.limit_bytes = limit_bytes
+
+    def _phase(self, peak: Moment, trace: list[tuple[int, int]]) -> Phase:
+        reserved = peak_reserved(trace) if self._device.kind == "cuda" else None
         return Phase(peak.total, reserved, self._named(peak))
 
     def _named(self, peak: Moment) -> Moment:
@@ -146,7 +182,17 @@ class Simulation:
             return peak
         place = bisect_right(self._entered, (peak.sequence, chr(0x10FFFF))) - 1
         name = self._entered[max(place, 0)][1]
-        return Moment(peak.total, peak.by_category, peak.operation, f"backward of {name or 'the loss'}", peak.sequence)
+        return Moment(peak.total, peak.by_category, peak.operation, f"backward of {name or 'the loss'}")
+
+
+def _on_new_storages(
+    part: list[tuple[int, int]], before: list[tuple[int, int]], trace: list[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Yield `part` of a trace as it goes when it is done again: what it makes is other than what it made at first."""
+    kept = {name for name, _ in before}
+    beyond = max((name for name, _ in trace), default=0)
+    for name, size in part:
+        yield name if name in kept else name + beyond, size
 
 
 @contextmanager
@@ -254,12 +300,6 @@ def _own_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _settle(ledger: Ledger) -> None:
-    """Let go of what earlier steps left, and begin to follow anew."""
-    gc.collect()
-    ledger.restart()
-
-
 class _WatchedOptimizer:
     """An optimizer whose state is told to a ledger, with what a step needs of accelerate's."""
 
@@ -268,6 +308,7 @@ class _WatchedOptimizer:
         self._ledger = ledger
 
     def step(self) -> None:
+        self._ledger.end_part()
         self._ledger.category = "temporaries"
         self._optimizer.step()
         for state in self._optimizer.state.values():

@@ -118,6 +118,50 @@ def test_remembered_results_change_nothing(folders, monkeypatch):
         assert virtual.train(8) == (remembered, flops)
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("architecture", "strategy", "settings"),
+    [
+        ("llama", "lora", {"gradient_checkpointing": True, "optimizer": "adamw_8bit"}),
+        ("llama", "full", {}),
+        ("bert", "adalora", {"optimizer": "sgd"}),
+        ("bert", "prefix_tuning", {"precision": "fp32"}),
+    ],
+)
+@pytest.mark.parametrize("micro_batch_size", [4, 16])
+def test_a_second_step_is_what_the_first_one_and_the_optimizers_state_make_of_it(
+    folders, monkeypatch, kind, architecture, strategy, settings, micro_batch_size
+):
+    """Peaks, what they are made of, and the allocator's: of a second step that is simulated, and of one that is repeated."""
+
+    def simulated_in_full(self, num_examples):
+        self._stepper.step(range(num_examples))
+        self._ledger.end_part()
+        self._stepper.optimizer.zero_grad()
+        return [part.peak for part in self._ledger.parts], self._ledger.trace
+
+    question = question_of(folders[architecture], architecture, strategies()[strategy](), **settings)
+    target = simulation.Target(kind, "a device", has_bf16=True, capability=(8, 0))
+    with simulated(question, target) as virtual:
+        repeated = virtual.train(micro_batch_size)
+        monkeypatch.setattr(simulation.Simulation, "_second_step", simulated_in_full)
+        assert virtual.train(micro_batch_size) == repeated
+
+
+def test_a_simulation_is_broken_off_where_it_exceeds_a_limit(folders):
+    question = question_of(folders["bert"], "bert", strategies()["full"]())
+    with simulated(question, TARGET) as virtual:
+        whole, evaluated = virtual.train(8), virtual.evaluate(8)
+        needed = whole[0].allocated_bytes
+        assert virtual.train(8, needed) == whole
+        for limit in range(needed // 10, needed, needed // 10):
+            with pytest.raises(OutOfMemoryError):
+                virtual.train(8, limit)
+        with pytest.raises(OutOfMemoryError):
+            virtual.evaluate(8, evaluated.allocated_bytes - 1)
+        assert (virtual.train(8), virtual.evaluate(8)) == (whole, evaluated)
+
+
 def test_a_simulation_can_be_asked_again(folders):
     question = question_of(folders["bert"], "bert", strategies()["lora"]())
     with simulated(question, TARGET) as virtual:

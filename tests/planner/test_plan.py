@@ -11,6 +11,7 @@ from pewb.cli import app
 from pewb.errors import InputError, RefusedError
 from pewb.planner.gpus import custom_gpu
 from pewb.planner.plan import plan
+from pewb.planner.simulation import Simulation
 from pewb.planner.target import choose_target, gpu_target
 from pewb.recipe import DeviceSection, load_recipe
 from tests.planner.real_step import config_of, make_small_backbone
@@ -125,6 +126,21 @@ def test_an_estimate_is_read_from_the_cache(tmp_path, folder, monkeypatch):
     assert again.estimate == first.estimate
     with pytest.raises(pytest.fail.Exception):
         planned(path, "training.max_tokens=64")
+
+
+def test_a_search_ends_at_the_largest_that_fits(tmp_path, folder, monkeypatch):
+    asked = []
+    real = Simulation.train
+    monkeypatch.setattr(
+        Simulation, "train", lambda self, size, limit=None: asked.append(size) or real(self, size, limit)
+    )
+    path = recipe(tmp_path, folder)
+    [one] = planned(path, "training.batch_size=64", "training.max_tokens=128", memory="700MiB")
+    assert asked == [64, 32, 16, 8, 4, 2, 1][: asked.index(one.estimate.largest_micro_batch) + 1]
+    assert 1 < one.estimate.largest_micro_batch < 64
+    asked.clear()
+    [again] = planned(path, "training.batch_size=64", "training.max_tokens=128", memory="700MiB")
+    assert (asked, again.estimate) == ([], one.estimate)
 
 
 def test_what_is_assumed_is_printed(tmp_path, folder):
