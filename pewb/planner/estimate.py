@@ -22,7 +22,7 @@ from pewb.record import Parameters
 
 logger = logging.getLogger(__name__)
 
-PLANNER_VERSION = 2
+PLANNER_VERSION = 3
 """Raised when a change alters what is estimated, so that older estimates are not read from the cache."""
 
 Fits = Literal["yes", "borderline", "no"]

@@ -10,7 +10,9 @@ import torch
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from pewb.measurement.memory import LiveTensors
+from pewb.planner.numbers import Numbers, tensors_in, virtual_together
 from pewb.planner.results_cache import ResultsCache
+from pewb.planner.sparse import run_sparse
 
 Category = Literal["weights", "gradients", "optimizer", "activations", "temporaries"]
 CATEGORIES: tuple[Category, ...] = ("weights", "gradients", "optimizer", "activations", "temporaries")
@@ -35,10 +37,18 @@ class Ledger(LiveTensors):
     """
 
     def __init__(
-        self, existing: Iterable[torch.Tensor], granule: int, elsewhere: Collection[int] = frozenset()
+        self,
+        existing: Iterable[torch.Tensor],
+        granule: int,
+        numbers: Numbers,
+        elsewhere: Collection[int] = frozenset(),
     ) -> None:
-        """Start with `existing` as weights; storages `elsewhere`, in other memory, do not count."""
+        """Start with `existing` as weights; storages `elsewhere`, in other memory, do not count.
+
+        `numbers` answers what is read back out of virtual tensors.
+        """
         self._elsewhere = elsewhere
+        self._numbers = numbers
         self._granule = granule
         self._categories: dict[int, Category] = {}
         self._by_category: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
@@ -50,7 +60,7 @@ class Ledger(LiveTensors):
         self.trace: list[tuple[int, int]] = []
         """Each change: which storage, and the bytes that it takes from then on."""
         self.flops = 0
-        self._numbers: dict[int, int] = {}
+        self._serials: dict[int, int] = {}
         self._count = 0
         self._operation = ""
         self._results = ResultsCache()
@@ -59,13 +69,30 @@ class Ledger(LiveTensors):
     def _run(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation on virtual tensors; what is read back as a number is answered."""
         if function is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return _answer(args[0].dtype)
+            return self._numbers.item(args[0])
         self._operation = function._opname
-        output = self._results.call(function, args, kwargs)
+        given = tensors_in((args, kwargs))
+        if any(one.is_meta for one in given) and not all(one.is_meta for one in given):
+            args, kwargs = virtual_together(args, kwargs)
+        if any(one.is_sparse and one.is_meta for one in given):
+            output = run_sparse(function, args, kwargs)
+        else:
+            output = self._run_dense(function, args, kwargs)
+        self._numbers.record(function, args, kwargs, output)
         formula: Any = _FLOPS.get(function._opname) or flop_registry.get(function.overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=output)
         return output
+
+    def _run_dense(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if function is torch.ops.aten.index.Tensor:
+            args = (args[0], self._numbers.with_places(args[1]))
+        try:
+            return self._results.call(function, args, kwargs)
+        except NotImplementedError:
+            if function._schema.is_mutable:
+                raise
+            return self._numbers.run(function, args, kwargs)
 
     def belongs(self, tensor: torch.Tensor, category: Category) -> None:
         """Count the storage of `tensor` under `category` from now on."""
@@ -81,7 +108,7 @@ class Ledger(LiveTensors):
 
     def restart(self) -> None:
         """Look for the peak anew from here, and begin the trace with what is live."""
-        self.trace = [(self._numbers[key], size) for key, size in self._sizes.items()]
+        self.trace = [(self._serials[key], size) for key, size in self._sizes.items()]
         self.peak = Moment(self.live_bytes, dict(self._by_category))
         self.peak_bytes = self.live_bytes
 
@@ -90,7 +117,7 @@ class Ledger(LiveTensors):
         return dict(self._by_category)
 
     def _follow(self, tensor: torch.Tensor) -> None:
-        if not self._elsewhere or tensor.untyped_storage()._cdata not in self._elsewhere:
+        if tensor.is_sparse or not self._elsewhere or tensor.untyped_storage()._cdata not in self._elsewhere:
             super()._follow(tensor)
 
     def _rounded(self, size: int) -> int:
@@ -99,14 +126,14 @@ class Ledger(LiveTensors):
     def _changed(self, key: int, before: int, after: int) -> None:
         if before == 0:
             self._count += 1
-            self._numbers[key] = self._count
+            self._serials[key] = self._count
             self._categories[key] = self.category
-        self.trace.append((self._numbers[key], after))
+        self.trace.append((self._serials[key], after))
         before, after = self._rounded(before), self._rounded(after)
         self._by_category[self._categories[key]] += after - before
         super()._changed(key, before, after)
         if after == 0:
-            del self._numbers[key], self._categories[key]
+            del self._serials[key], self._categories[key]
 
     def _check(self) -> None:
         if self.live_bytes > self.peak_bytes:
@@ -140,10 +167,3 @@ _FLOPS = {
     "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward_flops,
 }
 """What PyTorch's own counter does not know: products inside another operator, bitsandbytes' product, a CPU's attention."""
-
-
-def _answer(dtype: torch.dtype) -> bool | int | float:
-    """Return a number for one that a virtual tensor does not have: a condition does not hold, a count is one."""
-    if dtype == torch.bool:
-        return False
-    return 1.0 if dtype.is_floating_point else 1
