@@ -72,12 +72,12 @@ class Ledger(LiveTensors):
             return self._numbers.item(args[0])
         self._operation = function._opname
         given = tensors_in((args, kwargs))
-        if any(one.is_meta for one in given) and not all(one.is_meta for one in given):
-            args, kwargs = virtual_together(args, kwargs)
         if any(one.is_sparse and one.is_meta for one in given):
-            output = run_sparse(function, args, kwargs)
-        else:
-            output = self._run_dense(function, args, kwargs)
+            return run_sparse(function, args, kwargs)
+        together = args, kwargs
+        if any(one.is_meta for one in given) and not all(one.is_meta for one in given):
+            together = virtual_together(args, kwargs)
+        output = self._run_dense(function, *together)
         self._numbers.record(function, args, kwargs, output)
         formula: Any = _FLOPS.get(function._opname) or flop_registry.get(function.overloadpacket)
         if formula is not None:

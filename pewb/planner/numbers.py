@@ -3,8 +3,9 @@
 What an initialisation does is recorded, as data that keeps no tensor alive. Where a number is asked, or how many elements
 fulfil a condition, the steps that led there are taken for real, on the CPU, provided that they began from nothing: indices
 that were drawn, masks made of them, sizes. Any other tensor comes from the weights or the inputs, which have no numbers.
-Then others stand for them: an array is drawn, a count is one, a condition that is asked alone does not hold (it guards an
-exception), a mask of weights holds everywhere, and one of tokens (examples, tokens), which a head reads, once in each row.
+Then others stand for them: an array is drawn, and what is made of it has numbers too; a count is one, a condition that is
+asked alone does not hold (it guards an exception), a mask of weights holds everywhere, and one of tokens (examples, tokens),
+which a head reads, once in each row.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -43,9 +44,9 @@ class _Step:
     args: Any
     kwargs: Any
     outputs: list[Any]
-    reads: frozenset[int]
-    makes: frozenset[int]
-    writes: frozenset[int]
+    reads: set[int]
+    makes: set[int]
+    writes: set[int]
 
 
 class Numbers:
@@ -77,15 +78,15 @@ class Numbers:
         if any(one.is_sparse for one in [*given, *made]):
             return
         known = {one.untyped_storage()._cdata for one in given}
-        makes = frozenset(self._number(one) for one in made if one.untyped_storage()._cdata not in known)
-        changed = frozenset(self._number(one) for one in _changed(function, args, kwargs))
-        if not makes and not changed:
+        makes = {self._number(one) for one in made if one.is_meta and one.untyped_storage()._cdata not in known}
+        changes = {self._number(one) for one in _changed(function, args, kwargs) if one.is_meta}
+        if not makes and not changes:
             return
         takes_shape_only = function._opname.endswith("_like") or function._opname.startswith("new_")
-        reads = frozenset() if takes_shape_only else frozenset(self._number(one) for one in given if one.is_meta)
+        reads = set() if takes_shape_only else {self._number(one) for one in given if one.is_meta}
         args, kwargs = tree_map_only(torch.Tensor, self._kept, (args, kwargs))
         outputs = [self._kept(one) for one in made]
-        self._steps.append(_Step(function, args, kwargs, outputs, reads, makes, makes | changed))
+        self._steps.append(_Step(function, args, kwargs, outputs, reads, makes, makes | changes))
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a real tensor with the numbers of `tensor`, or with drawn ones."""
@@ -99,8 +100,8 @@ class Numbers:
 
     def _stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.is_floating_point():
-            self.is_drawn |= self._is_recording
-            torch.manual_seed(0)
+            if self._is_recording:
+                return self._drawn_from_now_on(tensor)
             return torch.randn(tensor.shape, dtype=tensor.dtype, device=_CPU)
         ones = torch.ones(tensor.shape, dtype=tensor.dtype, device=_CPU)
         if tensor.dtype == torch.bool and tensor.ndim == 2 and not self._is_recording:
@@ -133,6 +134,18 @@ class Numbers:
                 found.append(one)
         return found
 
+    def _drawn_from_now_on(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return drawn numbers for what is made of the weights; what the initialisation makes of these has numbers then."""
+        self.is_drawn = True
+        place = self._kept(tensor)
+        whole = replace(place, size=(place.storage_bytes // tensor.element_size(),), stride=(1,), offset=0)
+        storage = {place.storage}
+        draw = torch.ops.aten.normal_.default
+        self._steps.append(_Step(draw, (whole,), {}, [], set(), storage, storage))
+        drawn = self._worked_out(tensor)
+        assert drawn is not None
+        return drawn
+
     def _worked_out(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Return the numbers of `tensor` by taking the steps to it again; None: they do not begin from nothing."""
         place = self._kept(tensor)
@@ -149,22 +162,21 @@ class Numbers:
             args, kwargs = tree_map(real, (step.args, step.kwargs))
             torch.manual_seed(index)  # so that a step draws the same whenever it is taken
             outputs = tensors_in(step.function(*args, **_on_cpu(kwargs)))
-            for output, kept in zip(outputs, step.outputs, strict=True):
-                if kept.storage in step.makes:
+            for output, kept in zip(outputs, step.outputs, strict=False):
+                if isinstance(kept, _Place) and kept.storage in step.makes:
                     _placed(kept, storages).copy_(output)
         return _placed(place, storages)
 
     def _steps_to(self, storage: int) -> list[int] | None:
         """Return in order the steps on which the content of `storage` depends; None: on something not made by steps, too."""
-        needed, made = {storage}, set[int]()
+        needed = {storage}
         chosen: list[int] = []
         for index in reversed(range(len(self._steps))):
             step = self._steps[index]
             if not needed.isdisjoint(step.writes):
                 chosen.append(index)
-                needed |= step.reads
-                made |= step.makes
-        return chosen[::-1] if needed <= made else None
+                needed = needed - step.makes | step.reads
+        return None if needed else chosen[::-1]
 
     def _kept(self, tensor: torch.Tensor) -> Any:
         """Return the place of a virtual tensor, or a real one as it is, unseen by whoever follows tensors."""

@@ -16,8 +16,10 @@ def run_sparse(function: Any, args: Any, kwargs: Any) -> Any:
         return _with_values(first, first._indices().clone(), first._values().clone())
     if name == "sparse_mask":
         return _with_values(args[1], args[1]._indices(), torch.empty_like(args[1]._values(), dtype=first.dtype))
-    if name == "_to_dense":
+    if name in ("_to_dense", "_sparse_addmm"):
         return torch.empty(first.shape, dtype=first.dtype, device=_META)
+    if name == "mm":
+        return torch.empty(first.shape[0], args[1].shape[1], dtype=first.dtype, device=_META)
     if name == "add_":
         return first
     return function(*args, **kwargs)

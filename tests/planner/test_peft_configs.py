@@ -92,6 +92,25 @@ def test_counts_are_equal_and_the_peak_is_within_a_percent(folder, peft_type):
     assert [phase.allocated_bytes] * 2 == pytest.approx(measure(question, folder, 8), rel=0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "precision"),
+    [
+        ({"peft_type": "ADAMSS", "subspace_rank": 4, "use_dynamic_rank": True}, "bf16"),
+        ({"peft_type": "FROD", "sparse_rate": 0.1}, "fp32"),
+        ({"peft_type": "SHIRA", "r": 8}, "bf16-true"),
+        ({"peft_type": "WAVEFT", "n_frequency": 100, "use_idwt": False}, "fp32"),
+    ],
+)
+def test_other_settings(folder, config, precision):
+    """AdaMSS has as many ranks as the weights' singular values say, so that drawn ones give a few more or less."""
+    question = question_of(folder, "llama", Peft(config=TARGETS | config), precision=precision)
+    with simulated(question, TARGET) as virtual:
+        phase, _ = virtual.train(8)
+        assert bool(virtual.doubts) == (config["peft_type"] == "ADAMSS")
+    assert [phase.allocated_bytes] * 2 == pytest.approx(measure(question, folder, 8), rel=0.01)
+
+
 @pytest.mark.parametrize("peft_type", REFUSED)
 def test_refusals_say_why(folder, peft_type):
     settings = {"num_virtual_tokens": 4, "num_tasks": 1} if peft_type == "MULTITASK_PROMPT_TUNING" else {}
@@ -139,7 +158,9 @@ def test_other_numbers_stand_for_those_of_weights():
             assert norms[norms > 1e-3].shape == (3,)
             assert not (norms > 1e-3).all()
             assert not device.numbers.is_drawn
-            assert weight.cpu().numpy().std() > 0
+            drawn = (weight * 2).cpu()
+            assert drawn.numpy().std() > 0
+            assert drawn.sub(1).tolist() == (drawn.numpy() - 1).tolist()
             assert device.numbers.is_drawn
 
 
