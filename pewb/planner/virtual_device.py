@@ -56,6 +56,7 @@ class VirtualDevice(TorchFunctionMode):
         with ExitStack() as stack:
             for owner, name, replacement in self._replacements():
                 stack.enter_context(patch.object(owner, name, replacement))
+            stack.enter_context(torch.sparse.check_sparse_tensor_invariants(False))  # said, or PyTorch warns
             stack.enter_context(self)
             yield
 
