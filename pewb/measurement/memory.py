@@ -56,6 +56,10 @@ class LiveTensors(TorchDispatchMode):
         return function(*args, **kwargs)
 
     def _follow(self, tensor: torch.Tensor) -> None:
+        if tensor.is_sparse:
+            self._follow(tensor._indices())
+            self._follow(tensor._values())
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         size = storage.nbytes()
@@ -167,13 +171,17 @@ def _resident_sampled(saw: Callable[[int], None]) -> Iterator[None]:
 
 
 def tensors_of(model: torch.nn.Module, optimizer: Any | None = None) -> Iterator[torch.Tensor]:
-    """Yield parameters, their gradients, buffers, quantisation state and the optimizer's state."""
+    """Yield parameters, their gradients, quantisation state, buffers and what else modules hold, and the optimizer's state.
+
+    PEFT keeps the indices of sparse methods in dictionaries beside a layer's buffers.
+    """
     for parameter in model.parameters():
         yield parameter
         if parameter.grad is not None:
             yield parameter.grad
         yield from _quantization_state(parameter)
-    yield from model.buffers()
+    for module in model.modules():
+        yield from (one for one in tree_leaves(vars(module)) if isinstance(one, torch.Tensor))
     if optimizer is not None:
         for state in optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, torch.Tensor))

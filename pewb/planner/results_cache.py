@@ -47,8 +47,7 @@ class ResultsCache:
     def _remember(self, function: Any, key: Any, args: Any, kwargs: Any, output: Any) -> None:
         outputs = [output] if isinstance(output, torch.Tensor) else output
         if not isinstance(outputs, list | tuple) or not all(
-            one is None or (isinstance(one, torch.Tensor) and one.is_meta and type(one) is torch.Tensor)
-            for one in outputs
+            one is None or (type(one) is torch.Tensor and one.is_meta and not one.is_sparse) for one in outputs
         ):
             return
         storages = [one.untyped_storage()._cdata for one in outputs if one is not None]

@@ -92,6 +92,8 @@ class Simulation:
             doubts.append("int8: columns with outliers, which are multiplied apart in 16 bits, are not simulated")
         if self.precision.startswith("bf16") and not self._target.has_bf16:
             doubts.append(f"{self.precision}: the device does not compute in bf16; other kernels may be taken")
+        if self._device.numbers.is_drawn:
+            doubts.append("the initialisation asks for the weights' numbers; the simulation gave it drawn ones")
         if self._untrained:
             doubts.append(
                 f"{len(self._untrained)} trained parameters have no gradient in the simulation, such as {self._untrained[0]}"
@@ -205,7 +207,7 @@ def simulated(question: Question, target: Target) -> Iterator[Simulation]:
     """
     device = VirtualDevice(target.kind, target.capability)
     computing = computing_on(META, question.training.precision, target.has_bf16, target.kind)
-    ledger = Ledger([], BLOCK if target.kind == "cuda" else 1, device.on_host)
+    ledger = Ledger([], BLOCK if target.kind == "cuda" else 1, device.numbers, device.on_host)
     training = question.training
     with torch.random.fork_rng(devices=[]), _own_garbage(), device.active(), ledger:
         assembled = assembly.load(
@@ -219,7 +221,8 @@ def simulated(question: Question, target: Target) -> Iterator[Simulation]:
             seed=0,
             family=question.family,
         )
-        assembly.insert(assembled, training.gradient_checkpointing, seed=0)
+        with device.numbers.recorded():
+            assembly.insert(assembled, training.gradient_checkpointing, seed=0)
         model = assembled.model
         store_virtually(model)
         optimizer = _WatchedOptimizer(make_optimizer(model, training, target.kind), ledger)
@@ -313,7 +316,7 @@ class _WatchedOptimizer:
         self._optimizer.step()
         for state in self._optimizer.state.values():
             for value in state.values():
-                if isinstance(value, torch.Tensor) and value.is_meta:
+                if isinstance(value, torch.Tensor):
                     self._ledger.belongs(value, "optimizer")
         self._ledger.category = "activations"
 

@@ -17,14 +17,19 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from pewb.planner.attention import attend
 from pewb.planner.casting import Rule, rules
+from pewb.planner.numbers import Numbers
 from pewb.planner.target import DeviceKind
 
 META = torch.device("meta")
+_FROM_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
+"""Functions that are given numbers, so that their tensors have some."""
+_READERS = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__)
+"""Functions that give out a tensor's numbers; `item` and its like are operations, which the ledger sees."""
 
 
 class VirtualDevice(TorchFunctionMode):
@@ -37,6 +42,8 @@ class VirtualDevice(TorchFunctionMode):
         self.capability = capability
         self.kernels: Counter[str] = Counter()
         """How often each attention kernel was taken."""
+        self.numbers = Numbers()
+        """What is read back out of tensors."""
         self.on_host: set[int] = set()
         """Storages that a GPU reads out of the host's memory (a paged optimizer's state)."""
         self._constructors = _device_constructors()
@@ -49,6 +56,7 @@ class VirtualDevice(TorchFunctionMode):
         with ExitStack() as stack:
             for owner, name, replacement in self._replacements():
                 stack.enter_context(patch.object(owner, name, replacement))
+            stack.enter_context(torch.sparse.check_sparse_tensor_invariants(False))  # said, or PyTorch warns
             stack.enter_context(self)
             yield
 
@@ -57,6 +65,7 @@ class VirtualDevice(TorchFunctionMode):
         import bitsandbytes
         import peft.tuners.boft.layer
         import peft.tuners.lora.layer
+        import torch._meta_registrations
         import transformers
 
         autocast_state = [(torch, "is_autocast_enabled"), (torch, "get_autocast_dtype")]
@@ -70,6 +79,8 @@ class VirtualDevice(TorchFunctionMode):
             (transformers.modeling_utils, "checkpoint", partial(checkpoint, context_fn=self._recomputing)),
             (peft.tuners.boft.layer, "get_fbd_cuda", lambda: None),  # it compiles a kernel that saves time only
         ]
+        # Strides of results differ between devices; unasked, PyTorch answers for CUDA.
+        found.append((torch._meta_registrations, "device_hint", lambda _: self.kind))
         kernels = bitsandbytes.functional
         found += [
             (kernels, "create_dynamic_map", _on_the_cpu(kernels.create_dynamic_map)),
@@ -93,15 +104,20 @@ class VirtualDevice(TorchFunctionMode):
         if function in self._constructors and kwargs.get("device") is None:
             # LoHa and LoKr throw a coin, torch.rand(1): to decide, a number is needed.
             is_coin = function is torch.rand and args in ((1,), ((1,),))
-            kwargs = kwargs | {"device": "cpu" if is_coin else META}
+            is_real = is_coin or (function in _FROM_DATA and not isinstance(args[0], torch.Tensor))
+            kwargs = kwargs | {"device": "cpu" if is_real else META}
+        if function in _READERS and args[0].is_meta:
+            args = (self.numbers.of(args[0]), *args[1:])
+        if function is torch.Tensor.cpu and args[0].is_meta:
+            return args[0]
+        if function is torch.Tensor.to and args[0].is_meta:
+            args, kwargs = _staying((args, kwargs))
         rule = self._rules.get(function)
         if rule and torch.is_autocast_enabled("meta"):
             args, kwargs = self._cast(rule, function, args, kwargs)
         if function is torch.unique_consecutive and args[0].is_meta:
             # Heads look whether every text has as many end tokens: they have.
             return torch.zeros(1, dtype=args[0].dtype)
-        if function is torch.Tensor.__getitem__:
-            args = (args[0], _one_in_each_row(args[1]))
         if function is functional.scaled_dot_product_attention and _first(args, kwargs, "query").is_meta:
             output, kernel = attend(self.kind, self.capability, *args, **kwargs)
             self.kernels[kernel] += 1
@@ -162,14 +178,9 @@ class VirtualDevice(TorchFunctionMode):
         return self._casts[id(tensor)][1]
 
 
-def _one_in_each_row(index: Any) -> Any:
-    """Return `index` with a virtual mask, (rows, columns), in the place of which one place in each row is meant."""
-    parts = index if isinstance(index, tuple) else (index,)
-    masks = [one for one in parts if isinstance(one, torch.Tensor) and one.dtype == torch.bool and one.is_meta]
-    if len(masks) != 1 or masks[0].ndim != 2 or parts[0] is not masks[0]:
-        return index
-    places = torch.zeros(len(masks[0]), dtype=torch.long, device=META)
-    return (places, places, *parts[1:])
+def _staying(arguments: Any) -> Any:
+    """Return arguments of `to` with the virtual device in the place of the CPU: the one memory is all that there is."""
+    return tree_map(lambda one: META if isinstance(one, str | torch.device) and str(one) == "cpu" else one, arguments)
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:

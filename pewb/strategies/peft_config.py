@@ -27,6 +27,9 @@ _PREFIXES = ("PREFIX_TUNING", "CARTRIDGE")
 _PLAIN_PROMPTS = ("PROMPT_TUNING", "P_TUNING")
 """Virtual tokens that are put before the text, and nothing else."""
 
+_MULTITASK = ("POLY", "MULTITASK_PROMPT_TUNING")
+"""Methods that ask with every example of which task it is."""
+
 _TARGETS = ("target_modules", "feedforward_modules")
 """Keys that name modules: a list of names, or a pattern."""
 
@@ -107,6 +110,8 @@ class Peft(PeftStrategy):
             return PrefixTuning().misfit(anatomy)
         if anatomy.is_language_model and self._places_prompt and self.peft_type not in _PLAIN_PROMPTS:
             return f"PEFT's {self.peft_type} reads the labels of a language model, and pewb computes the loss from the logits"
+        if self.peft_type in _MULTITASK:
+            return f"PEFT's {self.peft_type} asks of which task each example is, and a run has one task"
         return no_embeddings(anatomy) if self._places_prompt else None
 
     def describe(self) -> str:

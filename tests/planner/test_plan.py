@@ -6,6 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from pewb import assembly
 from pewb.assets import backbones
 from pewb.cli import app
 from pewb.errors import InputError, RefusedError
@@ -239,10 +240,13 @@ def test_what_asks_for_numbers_is_answered(settings):
     assert (one.estimate.fits, one.estimate.confidence) == ("yes", "high")
 
 
-def test_a_method_that_needs_numbers_is_refused_as_one_that_cannot_be_planned(tmp_path, folder):
-    text = '[strategy]\nkind = "peft"\nconfig = { peft_type = "SHIRA", target_modules = ["query"] }'
-    with pytest.raises(RefusedError, match="can't be planned"):
-        planned(recipe(tmp_path, folder, text))
+def test_what_the_simulation_cannot_do_is_refused_as_what_cannot_be_planned(tmp_path, folder, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(assembly, "insert", fail)
+    with pytest.raises(RefusedError, match=r"can't be planned: RuntimeError: no such kernel"):
+        planned(recipe(tmp_path, folder))
 
 
 def test_bf16_on_a_gpu_that_has_none_is_doubted(tmp_path, folder):
