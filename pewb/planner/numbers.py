@@ -14,7 +14,8 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from torch.utils._pytree import tree_map, tree_map_only
 
 _CPU = torch.device("cpu")
 _META = torch.device("meta")
+_MOST_KEPT = 2**20
+"""Bytes of a storage whose numbers are kept, once they are worked out: whoever asks for one often asks for the next."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class Numbers:
         """Whether an initialisation was given drawn numbers for what it makes of the weights."""
         self._is_recording = False
         self._steps: list[_Step] = []
+        self._writers: dict[int, list[int]] = {}
+        """From a storage's number to the steps that make or change it."""
+        self._known: dict[int, tuple[int, torch.UntypedStorage]] = {}
+        """From a storage's number to its content after so many of these steps."""
         self._storages: dict[int, tuple[Any, int]] = {}
         self._count = 0
 
@@ -70,9 +77,14 @@ class Numbers:
         finally:
             self._is_recording = False
 
+    def _add(self, step: _Step) -> None:
+        for storage in step.writes:
+            self._writers.setdefault(storage, []).append(len(self._steps))
+        self._steps.append(step)
+
     def record(self, function: Any, args: Any, kwargs: Any, output: Any) -> None:
         """Record an operation that was done, if it made or changed anything."""
-        if not self._is_recording:
+        if not self._is_recording or _is_view(function):
             return
         given, made = tensors_in((args, kwargs)), tensors_in(output)
         if any(one.is_sparse for one in [*given, *made]):
@@ -86,7 +98,7 @@ class Numbers:
         reads = set() if takes_shape_only else {self._number(one) for one in given if one.is_meta}
         args, kwargs = tree_map_only(torch.Tensor, self._kept, (args, kwargs))
         outputs = [self._kept(one) for one in made]
-        self._steps.append(_Step(function, args, kwargs, outputs, reads, makes, makes | changes))
+        self._add(_Step(function, args, kwargs, outputs, reads, makes, makes | changes))
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a real tensor with the numbers of `tensor`, or with drawn ones."""
@@ -110,7 +122,7 @@ class Numbers:
 
     def item(self, tensor: torch.Tensor) -> bool | int | float:
         """Return the number of `tensor`, which has one element, or what stands for it."""
-        with torch.no_grad(), torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch(), _seeds_kept():
+        with torch.no_grad(), torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
             known = self._worked_out(tensor)
             if known is not None:
                 number: bool | int | float = known.item()
@@ -141,7 +153,7 @@ class Numbers:
         whole = replace(place, size=(place.storage_bytes // tensor.element_size(),), stride=(1,), offset=0)
         storage = {place.storage}
         draw = torch.ops.aten.normal_.default
-        self._steps.append(_Step(draw, (whole,), {}, [], set(), storage, storage))
+        self._add(_Step(draw, (whole,), {}, [], set(), storage, storage))
         drawn = self._worked_out(tensor)
         assert drawn is not None
         return drawn
@@ -149,9 +161,18 @@ class Numbers:
     def _worked_out(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Return the numbers of `tensor` by taking the steps to it again; None: they do not begin from nothing."""
         place = self._kept(tensor)
+        num_writers = len(self._writers.get(place.storage, ()))
+        known = self._known.get(place.storage)
+        if known and known[0] == num_writers:
+            return _placed(place, {place.storage: known[1]}).clone()
         steps = self._steps_to(place.storage)
         if steps is None:
             return None
+        with _seeds_kept():
+            return self._again(steps, place, num_writers)
+
+    def _again(self, steps: list[int], place: _Place, num_writers: int) -> torch.Tensor:
+        """Take `steps` for real, and return what is at `place` then."""
         storages: dict[int, torch.UntypedStorage] = {}
 
         def real(value: Any) -> Any:
@@ -165,17 +186,31 @@ class Numbers:
             for output, kept in zip(outputs, step.outputs, strict=False):
                 if isinstance(kept, _Place) and kept.storage in step.makes:
                     _placed(kept, storages).copy_(output)
-        return _placed(place, storages)
+        found = _placed(place, storages)
+        if place.storage_bytes > _MOST_KEPT:
+            return found
+        self._known[place.storage] = num_writers, storages[place.storage]
+        return found.clone()
 
     def _steps_to(self, storage: int) -> list[int] | None:
         """Return in order the steps on which the content of `storage` depends; None: on something not made by steps, too."""
         needed = {storage}
+        waiting = [-index for index in self._writers.get(storage, ())]
+        heapify(waiting)
         chosen: list[int] = []
-        for index in reversed(range(len(self._steps))):
+        while waiting and needed:
+            index = -heappop(waiting)
             step = self._steps[index]
-            if not needed.isdisjoint(step.writes):
-                chosen.append(index)
-                needed = needed - step.makes | step.reads
+            if index in chosen[-1:] or needed.isdisjoint(step.writes):
+                continue
+            chosen.append(index)
+            for other in step.reads - needed:
+                if other not in self._writers:
+                    return None
+                for writer in self._writers[other]:
+                    if writer < index:
+                        heappush(waiting, -writer)
+            needed = needed - step.makes | step.reads
         return None if needed else chosen[::-1]
 
     def _kept(self, tensor: torch.Tensor) -> Any:
@@ -241,6 +276,13 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
     elif not isinstance(value, list | tuple):
         return []
     return [tensor for one in value for tensor in tensors_in(one)]
+
+
+@cache
+def _is_view(function: Any) -> bool:
+    """Return whether an operator says that it only shares what it is given."""
+    schema = function._schema
+    return not schema.is_mutable and any(one.alias_info for one in schema.returns)
 
 
 def _changed(function: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:

@@ -109,7 +109,7 @@ class Simulation:
         """Return what training holds with so many examples at once, and the floating-point operations of a whole step.
 
         Raises:
-            OutOfMemoryError: the live tensors take more than `limit_bytes`.
+            OutOfMemoryError: the live tensors take more than `limit_bytes`, which was seen before all was simulated.
         """
         batch_size = self._question.training.batch_size
         shown = min(batch_size, micro_batch_size * _MICRO_BATCHES)
