@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pewb.errors import PewbError
 from pewb.planner.estimate import Estimate, bounds
 from pewb.planner.plan import plan
@@ -47,9 +49,21 @@ def recipe_of(row: dict[str, Any], folder: str, batch_size: int, max_tokens: int
     }
 
 
-def accelerate_bytes(total: int) -> int:
-    """Return what `accelerate estimate-memory` says of training with Adam in 16 bits: four times the model's size."""
-    return 4 * total * 2
+def accelerate_bytes(folder: str) -> int:
+    """Return what `accelerate estimate-memory --dtypes float16` says of "Training using Adam" for the model in `folder`.
+
+    The command takes models of the hub alone, so its own functions are called on the same empty model that it would make:
+    the backbone in full precision.
+    """
+    from accelerate import init_empty_weights
+    from accelerate.commands.estimate import estimate_training_usage
+    from accelerate.utils import calculate_maximum_sizes
+    from transformers import AutoConfig, AutoModel
+
+    with init_empty_weights():
+        model = AutoModel.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    total, _ = calculate_maximum_sizes(model)
+    return int(max(estimate_training_usage(total, "float16").values()))
 
 
 def rule_of_thumb_bytes(config: dict[str, Any], total: int, trainable: int, tokens: int) -> int:
@@ -79,6 +93,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(setting["config"]))
+        accelerate = accelerate_bytes(folder)
         for row in facts["rows"]:
             if arguments.row and row["name"] not in arguments.row:
                 continue
@@ -99,7 +114,7 @@ def main() -> None:
                 "reserved": found.train.needed_bytes,
                 "allocated": found.train.allocated_bytes,
                 "rule of thumb": rule_of_thumb_bytes(setting["config"], counts[1], counts[0], tokens),
-                "accelerate": accelerate_bytes(counts[1]),
+                "accelerate": accelerate,
             }
             least, most = bounds(found.train)
             outside += not least <= published <= most

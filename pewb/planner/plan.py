@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ def plan_cell(cell: Cell, target: Target, reporter: Reporter, alone: bool = Fals
     recipe = cell.recipe
     notices: list[str] = []
     started = time.perf_counter()
+    if target.kind == "cuda" and (told := allocator_notice()):
+        notices.append(told)
     found, refusal = None, cell.refusal
     question = question_of(recipe, reporter, notices)
     if not refusal:
@@ -124,6 +127,15 @@ def _task(recipe: Recipe, notices: list[str]) -> tuple[TaskFamily, Sequence[str]
         return task, read_examples(task, Path(), recipe.limit.model_dump()).labels
     notices.append("task: how many classes there are is not known; two are assumed (name them as task.labels)")
     return task, _ASSUMED_CLASSES
+
+
+def allocator_notice() -> str | None:
+    """Return that the user has given PyTorch's allocator another setting than runs plan with, if so."""
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        value = os.environ.get(name)
+        if value and "expandable_segments:true" not in value.lower():
+            return f"{name}={value} is set: what is reserved is planned for expandable_segments:True, and may be more"
+    return None
 
 
 def question_of(recipe: Recipe, reporter: Reporter, notices: list[str]) -> Question:

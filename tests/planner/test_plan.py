@@ -144,6 +144,14 @@ def test_a_search_ends_at_the_largest_that_fits(tmp_path, folder, monkeypatch):
     assert (asked, again.estimate) == ([], one.estimate)
 
 
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_another_setting_of_the_allocator_is_told(tmp_path, folder, monkeypatch, name):
+    monkeypatch.setenv(name, "max_split_size_mb:128")
+    assert any(f"{name}=max_split_size_mb:128 is set" in told for told in planned(recipe(tmp_path, folder))[0].notices)
+    monkeypatch.setenv(name, "expandable_segments:True")
+    assert planned(recipe(tmp_path, folder))[0].notices == []
+
+
 def test_what_is_assumed_is_printed(tmp_path, folder):
     text = invoke(recipe(tmp_path, folder), "--gpu", "t4", "--explain").output
     for part in ("attention by the kernels", "autocast as PyTorch defines it for cuda", "CUDA context", "borderline"):
