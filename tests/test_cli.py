@@ -335,6 +335,15 @@ def test_choose_with_bad_input(pewb, fitting, arguments, words):
     assert words in done.err
 
 
+def test_the_evidence_is_compared_from_anywhere(pewb):
+    one, other = "full: lr 5e-05", "head_only: lr 0.001"
+    done = pewb("compare", one, other, "--evidence")
+    assert done.status == 0, done.text
+    assert "full is better than head_only" in done.out
+    missing = pewb("compare", one, other)
+    assert (missing.status, "--evidence" in missing.err) == (2, True)
+
+
 def test_evidence_goes_out_and_comes_in(pewb):
     done = pewb("evidence", "export", "--results", ROOT / "results", "--to", "peft")
     assert done.status == 0

@@ -25,16 +25,9 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Draw leaderboard.md from the records in the results folder, and show it."""
-    from pewb.leaderboard import Leaderboard, evidence_folder
+    from pewb.leaderboard import Leaderboard
 
-    folder = evidence_folder() if as_evidence else results
-    if folder is None:
-        raise InputError("--evidence: this installation came without records; install pewb anew from its wheel")
-    if not folder.is_dir():
-        raise InputError(
-            f"--results {results}: no such folder; a run makes it: pewb run recipes/lora_sst2.toml."
-            " The records that pewb is shipped with: pewb leaderboard --evidence"
-        )
+    folder = _folder(results, as_evidence, "leaderboard")
     board = Leaderboard.from_results(folder)
     page = None if as_evidence else board.write(output or _page_of(results))
     if as_json:
@@ -52,6 +45,9 @@ def compare(
     ],
     other: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
     results: ResultsOption = Path("results"),
+    as_evidence: Annotated[
+        bool, typer.Option("--evidence", help="Compare among the records that pewb is shipped with.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether two runs or rows of the leaderboard really differ, and what each costs.
@@ -63,13 +59,25 @@ def compare(
     """
     from pewb.leaderboard import compare as compare_rows
 
-    if not results.is_dir():
-        raise InputError(f"--results {results}: no such folder; a run makes it: pewb run recipes/lora_sst2.toml")
-    comparison = compare_rows(one, other, results)
+    comparison = compare_rows(one, other, _folder(results, as_evidence, "compare A B"))
     if as_json:
         print_json(comparison.to_json())
     else:
         print_comparison(comparison)
+
+
+def _folder(results: Path, as_evidence: bool, command: str) -> Path:
+    from pewb.leaderboard import evidence_folder
+
+    folder = evidence_folder() if as_evidence else results
+    if folder is None:
+        raise InputError("--evidence: this installation came without records; install pewb anew from its wheel")
+    if not folder.is_dir():
+        raise InputError(
+            f"--results {results}: no such folder; a run makes it: pewb run recipes/lora_sst2.toml."
+            f" The records that pewb is shipped with: pewb {command} --evidence"
+        )
+    return folder
 
 
 def _page_of(results: Path) -> Path:
