@@ -66,6 +66,7 @@ class VirtualDevice(TorchFunctionMode):
         import peft.tuners.boft.layer
         import peft.tuners.lora.layer
         import torch._meta_registrations
+        import torch.optim.optimizer as optimizers
         import transformers
 
         autocast_state = [(torch, "is_autocast_enabled"), (torch, "get_autocast_dtype")]
@@ -79,6 +80,8 @@ class VirtualDevice(TorchFunctionMode):
             (transformers.modeling_utils, "checkpoint", partial(checkpoint, context_fn=self._recomputing)),
             (peft.tuners.boft.layer, "get_fbd_cuda", lambda: None),  # it compiles a kernel that saves time only
         ]
+        # A fused step makes nothing, so it has nothing to do on virtual tensors.
+        found.append((optimizers, "_get_fused_kernels_supported_devices", lambda: ["meta"]))
         # Strides of results differ between devices; unasked, PyTorch answers for CUDA.
         found.append((torch._meta_registrations, "device_hint", lambda _: self.kind))
         kernels = bitsandbytes.functional

@@ -12,7 +12,7 @@ from pewb.tasks import DEFAULT_KIND, TASKS, TaskFamily
 from pewb.units import parse_bytes
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "bf16-true"]
-Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "sgd"]
+Optimizer = Literal["adamw", "adamw_fused", "adamw_8bit", "paged_adamw_8bit", "sgd"]
 NUM_RATES = 4
 """The fewest learning rates that a search tries: fewer decide nothing between strategies."""
 

@@ -20,7 +20,7 @@ def make_optimizer(model: nn.Module, training: Training, device_kind: str | None
     section 4), in the groups that PEFT makes for it: vectors learn as fast as B.
     """
     kind, options = _kind(training)
-    if device_kind == "cuda" and kind.__module__.startswith("torch."):
+    if device_kind == "cuda" and kind.__module__.startswith("torch.") and "fused" not in options:
         options["foreach"] = True  # PyTorch's own choice for parameters on a GPU
     if training.lora_plus_ratio is not None:
         from peft.optimizers import create_loraplus_optimizer
@@ -57,6 +57,8 @@ def _kind(training: Training) -> tuple[Callable[..., torch.optim.Optimizer], dic
         return torch.optim.SGD, options | {"momentum": 0.9}
     if training.optimizer == "adamw":
         return torch.optim.AdamW, options
+    if training.optimizer == "adamw_fused":
+        return torch.optim.AdamW, options | {"fused": True}
     import bitsandbytes
 
     kinds = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}

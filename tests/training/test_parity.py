@@ -251,7 +251,7 @@ def test_schedules_warm_up_and_stay_positive(schedule):
     assert (rates[-1] == pytest.approx(1e-3)) == (schedule == "constant")
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "paged_adamw_8bit", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "adamw_fused", "adamw_8bit", "paged_adamw_8bit", "sgd"])
 def test_optimizers_move_the_weights(name, tiny_backbone):
     training = Training(
         epochs=1, max_steps=2, batch_size=6, max_tokens=16, learning_rate=1e-2, optimizer=name, warmup_ratio=0
