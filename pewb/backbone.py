@@ -18,7 +18,7 @@ from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from pewb.anatomy import Anatomy, anatomy_of, longest_input
-from pewb.errors import InputError, RefusedError
+from pewb.errors import InputError, RefusedError, nearest
 from pewb.quantization import keep_trainable_after_evaluation, quantize_virtually
 from pewb.tasks import TaskFamily, TextClassification
 
@@ -106,11 +106,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _configuration(source: Path | Mapping[str, Any]) -> tuple[str | None, Any]:
     """Return the name of the GGUF file if the configuration is inside one, and transformers' configuration."""
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     if not isinstance(source, Path):
         content = dict(source)
-        return None, AutoConfig.for_model(content.pop("model_type"), **content)
+        kind, known = str(content.pop("model_type", "")), list(CONFIG_MAPPING.keys())
+        if kind not in known:
+            told = (
+                f"transformers knows no model_type '{kind}'{nearest(kind, known)}" if kind else "it names no model_type"
+            )
+            raise InputError(f"backbone: the configuration can't be read: {told}")
+        return None, AutoConfig.for_model(kind, **content)
     gguf_file = next((path.name for path in sorted(source.glob("*.gguf"))), None)
     if (source / "config.json").is_file():
         gguf_file = None

@@ -146,6 +146,13 @@ def test_a_search_ends_at_the_largest_that_fits(tmp_path, folder, monkeypatch):
     assert (asked, again.estimate) == ([], one.estimate)
 
 
+@pytest.mark.parametrize(("content", "told"), [({"model_type": "lama"}, "did you mean 'llama'"), ({}, "no model_type")])
+def test_an_architecture_that_nobody_knows(tmp_path, content, told):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=told):
+        planned(recipe(tmp_path, tmp_path))
+
+
 @pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
 def test_another_setting_of_the_allocator_is_told(tmp_path, folder, monkeypatch, name):
     monkeypatch.setenv(name, "max_split_size_mb:128")
