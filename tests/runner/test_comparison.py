@@ -95,6 +95,7 @@ def table(folder: Path) -> list[dict]:
     return [{key: row[key] for key in kept} for row in rows]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_table(compared, tiny_backbone, tmp_path):
     killed, _ = compared
     write_recipe(tmp_path, tiny_backbone("bert")).write_text(COMPARISON, encoding="utf-8")
@@ -153,6 +154,7 @@ def test_the_search_sees_validation_only_and_the_record_tells_it(compared):
 
 
 def test_a_record_is_a_recipe_that_gives_the_same_metrics(compared):
+    """To the last digit, also of a run that was killed on its first attempt."""
     folder, _ = compared
     record = strategies(folder)["head_only", 1]
     process = pewb(folder, "run", f"results/{record.run}.json", "--results", "again", "--json")
