@@ -17,7 +17,6 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
-from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from pewb.planner.attention import attend
@@ -114,7 +113,8 @@ class VirtualDevice(TorchFunctionMode):
         if function is torch.Tensor.cpu and args[0].is_meta:
             return args[0]
         if function is torch.Tensor.to and args[0].is_meta:
-            args, kwargs = _staying((args, kwargs))
+            args = tuple(map(_staying, args))
+            kwargs = {name: _staying(one) for name, one in kwargs.items()}
         rule = self._rules.get(function)
         if rule and torch.is_autocast_enabled("meta"):
             args, kwargs = self._cast(rule, function, args, kwargs)
@@ -167,7 +167,8 @@ class VirtualDevice(TorchFunctionMode):
         def cast(tensor: torch.Tensor) -> torch.Tensor:
             return self._as(tensor, target)
 
-        return tree_map_only(torch.Tensor, cast, (args, kwargs))  # type: ignore[no-any-return]
+        changed = {name: _with_tensors(cast, one) for name, one in kwargs.items()}
+        return tuple(_with_tensors(cast, one) for one in args), changed
 
     def _as(self, tensor: torch.Tensor, target: torch.dtype) -> torch.Tensor:
         """Return `tensor` in the type `target`; a weight's copy is kept for the whole context, as autocast keeps it."""
@@ -181,9 +182,18 @@ class VirtualDevice(TorchFunctionMode):
         return self._casts[id(tensor)][1]
 
 
-def _staying(arguments: Any) -> Any:
-    """Return arguments of `to` with the virtual device in the place of the CPU: the one memory is all that there is."""
-    return tree_map(lambda one: META if isinstance(one, str | torch.device) and str(one) == "cpu" else one, arguments)
+def _staying(one: Any) -> Any:
+    """Return an argument of `to`, the virtual device in the place of the CPU: the one memory is all that there is."""
+    return META if isinstance(one, str | torch.device) and str(one) == "cpu" else one
+
+
+def _with_tensors(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """Return `value` with its tensors changed, also those in lists."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, list | tuple) and any(isinstance(one, torch.Tensor | list | tuple) for one in value):
+        return type(value)([_with_tensors(change, one) for one in value])
+    return value
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
