@@ -14,7 +14,7 @@ def parse_bytes(text: str | int) -> int:
     Raises:
         InputError: the text is no size.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]*)\s*", str(text), re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,18}\.?\d{0,18}|\.\d{1,18})\s*([a-zA-Z]*)\s*", str(text), re.ASCII)
     factor = _FACTORS.get(match[2].lower() or "b") if match else None
     if match is None or factor is None:
         raise InputError(f"'{text}' is not a size; write a number and a unit, such as '8GiB' or '500MB'")
@@ -31,7 +31,9 @@ def parse_count(text: str) -> int:
     Raises:
         InputError: the text is no count.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kKmMbB]?)\s*", text.replace("_", "").replace(",", ""), re.ASCII)
+    match = re.fullmatch(
+        r"\s*(\d{1,18}\.?\d{0,18}|\.\d{1,18})\s*([kKmMbB]?)\s*", text.replace("_", "").replace(",", ""), re.ASCII
+    )
     if match is None:
         raise InputError(f"'{text}' is not a count; write a whole number, or such as '300k' or '1.5M'")
     return int(float(match[1]) * _COUNTS[match[2].lower()])
@@ -43,7 +45,7 @@ def parse_seconds(text: str) -> float:
     Raises:
         InputError: the text is no duration.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]+)\s*", text, re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,18}\.?\d{0,18}|\.\d{1,18})\s*([a-zA-Z]+)\s*", text, re.ASCII)
     if match is None or match[2].lower() not in _DURATIONS:
         raise InputError(f"'{text}' is not a duration; write a number and a unit, such as '30min', '2h' or '90s'")
     return float(match[1]) * _DURATIONS[match[2].lower()]

@@ -11,7 +11,7 @@ from pewb.choosing.choice import Budgets, Candidate, Chosen, Entry, Ranking, nam
 from pewb.choosing.evidence import read_evidence
 from pewb.choosing.needs import needs_of
 from pewb.choosing.targets import LADDER, targets_of
-from pewb.errors import InputError
+from pewb.errors import InputError, RefusedError
 from pewb.planner.target import Target
 from pewb.quiet import quieten_libraries
 from pewb.recipe import LoadedRecipe
@@ -48,6 +48,7 @@ def choose(
 
     Raises:
         InputError: the recipe or a file does not serve.
+        RefusedError: the recipe's only row can't be.
     """
     reporter, budgets = reporter or Silent(), budgets or Budgets()
     quieten_libraries()
@@ -65,8 +66,10 @@ def choose(
         reporter.progress(
             "planning", number, len(loaded.cells), f"{cell.recipe.strategy.kind} {cell.recipe.backbone[0]}"
         )
-        needs.append(needs_of(cell, simulated_on, limits, reporter))
+        needs.append(needs_of(cell, simulated_on, sorted(set(limits)), reporter))
     reporter.progress("planning", len(needs), len(needs))
+    if len(needs) == 1 and needs[0].refusal:
+        raise RefusedError(needs[0].refusal)
     backbones = [one.backbone for one in needs]
     supports, elsewhere = evidence.supports(loaded.cells, backbones)
     names = names_of(loaded.cells, backbones)

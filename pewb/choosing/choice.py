@@ -311,7 +311,11 @@ def _reason(choice: Entry, able: Sequence[Entry], memory: str) -> str:
     best, setting = able[0], choice.setting
     assert setting is not None
     held = f"{format_bytes(setting.train_bytes)} of {memory}"
-    start = f"{choice.told}: {choice.value:.3f}"
+    support = choice.candidate.support
+    measured = f" on {support.row.task}" if support else ""
+    if support and support.differs:
+        measured += f" (with {', '.join(support.differs)})"
+    start = f"{choice.told}: {choice.value:.3f}{measured}"
     unsure = " (a borderline fit: nothing that surely fits was measured)" if choice.fits == "borderline" else ""
     alike = [entry for entry in able if entry.standing and entry.standing.place == "alike"]
     untested = next((one.standing.reason for one in able if one.standing and one.standing.reason), None)
@@ -349,10 +353,16 @@ def _reason_for_nothing(entries: Sequence[Entry], pool: Sequence[Entry], memory:
     if not known:
         return "no row of this recipe can be: see the reasons"
     if not fitting:
-        least = min(known, key=_cost)
-        assert least.setting is not None
-        needed = max(least.setting.train_bytes, least.setting.evaluation_bytes)
-        return f"nothing fits {memory}; the least is {least.candidate.name}, {format_bytes(needed)} with one example at a time"
+        every = [
+            (max(one.train_bytes, one.evaluation_bytes), entry, one)
+            for entry in known
+            for one in (entry.setting, *entry.alternatives)
+            if one
+        ]
+        needed, least, setting = min(every, key=lambda one: one[0])
+        at_once = "one example" if setting.micro_batch_size == 1 else f"{setting.micro_batch_size} examples"
+        how = f"{at_once} at a time{' and gradient checkpointing' if setting.gradient_checkpointing else ''}"
+        return f"nothing fits {memory}; the least is {least.candidate.name}, {format_bytes(needed)} with {how}"
     if not pool:
         return "everything that fits breaks another budget; raise --max-trainable or --max-train-time"
     names = _listed([entry.candidate.name for entry in pool]) if len(pool) <= _FEW else f"{len(pool)} rows"

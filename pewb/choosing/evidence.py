@@ -188,7 +188,7 @@ def _otherwise(recipe: Recipe | None, record: Record, row: Row, cell: Cell, back
     """Return what keeps a measured row from speaking for a cell; nothing: it does."""
     asked = cell.recipe
     reasons = []
-    if record.backbone not in (backbone, *asked.backbone):
+    if record.backbone != backbone:
         reasons.append(f"another backbone: {record.backbone}")
     if told := _another_task(record, asked):
         reasons.append(told)

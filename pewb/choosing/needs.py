@@ -109,7 +109,9 @@ def needs_of(cell: Cell, target: Target, limits: Sequence[int], reporter: Report
             return Needs(question.backbone, {}, refusal=str(error))
     assert facts is not None
     for settings in found.values():
-        settings.sort(key=lambda one: (_FITS.index(one.fits), one.gradient_checkpointing))
+        settings.sort(
+            key=lambda one: (_FITS.index(one.fits), one.fits == "no" and one.train_bytes, one.gradient_checkpointing)
+        )
     return Needs(
         question.backbone,
         found,
@@ -159,11 +161,7 @@ class _Row:
         """Return the setting to take within `limit`."""
         size = largest_within(limit, self._sizes, self._train) or self._sizes[-1]
         train = self._train(size)
-        if limit not in self._evaluated:
-            sizes = halvings(EVALUATION_BATCH_SIZE) if verdict(train, limit) != "no" else ()
-            at_once = largest_within(limit, sizes, self._curve.evaluate) or 1
-            self._evaluated[limit] = at_once, self._curve.evaluate(at_once)
-        at_once, evaluation = self._evaluated[limit]
+        at_once, evaluation = self._evaluation(limit) if verdict(train, limit) != "no" else self._least_evaluation()
         answers = [verdict(phase, limit) or "yes" for phase in (train, evaluation)]
         return Setting(
             gradient_checkpointing=checkpointing,
@@ -174,6 +172,15 @@ class _Row:
             limit_bytes=limit,
             fits=max(answers, key=_FITS.index),
         )
+
+    def _evaluation(self, limit: int) -> tuple[int, Phase]:
+        if limit not in self._evaluated:
+            at_once = largest_within(limit, halvings(EVALUATION_BATCH_SIZE), self._curve.evaluate) or 1
+            self._evaluated[limit] = at_once, self._curve.evaluate(at_once)
+        return self._evaluated[limit]
+
+    def _least_evaluation(self) -> tuple[int, Phase]:
+        return 1, self._curve.evaluate(1)
 
     def _train(self, size: int, limit_bytes: int | None = None) -> Phase:
         phase = self._curve.train(size, limit_bytes)[0]

@@ -62,7 +62,7 @@ class _TrainConfig(_Section):
 
 class _RunInfo(_Section):
     created_at: str
-    total_time: float
+    total_time: float = Field(ge=0, allow_inf_nan=False)
     experiment_name: str
     train_config: _TrainConfig
     peft_config: dict[str, Any] | None
@@ -70,10 +70,10 @@ class _RunInfo(_Section):
 
 
 class _TrainInfo(_Section):
-    train_time: float
+    train_time: float = Field(ge=0, allow_inf_nan=False)
     file_size: int | None = None
-    num_trainable_params: int
-    num_total_params: int
+    num_trainable_params: int = Field(ge=0)
+    num_total_params: int = Field(ge=0)
     status: Literal["success", "failed", "canceled"]
     metrics: list[dict[str, Any]]
 
@@ -163,11 +163,14 @@ def read_result(path: Path) -> Imported:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the document"
         raise InputError(f"{path} is not of PEFT's result schema: {place}: {first['msg']}; {way_out}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); {way_out}") from None
     if result.meta_info.pewb is not None:
         return Imported(path, _own(result.meta_info.pewb, path))
-    return _foreign(result, path)
+    try:
+        return _foreign(result, path)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is not of PEFT's result schema: {error}; {way_out}") from None
 
 
 def _own(content: dict[str, Any], path: Path) -> Record:
@@ -198,6 +201,7 @@ def _foreign(result: _Result, path: Path) -> Imported:
         "max_steps": config.max_steps,
         "batch_size": config.batch_size,
         "max_tokens": config.max_seq_length,
+        "optimizer": {"AdamW": "adamw", "SGD": "sgd"}.get(config.optimizer_type, config.optimizer_type),
         "learning_rate": config.optimizer_kwargs.get("lr"),
         "weight_decay": config.optimizer_kwargs.get("weight_decay", 0.01),
         "schedule": config.lr_scheduler or "constant",
@@ -245,8 +249,8 @@ def _foreign(result: _Result, path: Path) -> Imported:
 
 def _metrics(train: _TrainInfo, datasets: list[str]) -> tuple[dict[str, Metric], list[str]]:
     value = (train.metrics[-1] if train.metrics else {}).get("test accuracy")
-    if not isinstance(value, int | float):
-        return {}, ["no test accuracy"]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        return {}, ["no test accuracy between 0 and 1"]
     for name in datasets:
         count = _TEST_EXAMPLES.get(name, 0)
         if count and math.isclose(value * count, round(value * count), abs_tol=1e-6):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pewb.errors import InputError
 from pewb.planner.target import Target, choose_target
 from pewb.recipe import DeviceSection
+from pewb.units import parse_bytes
 
 LADDER = tuple(f"{size}GiB" for size in (4, 6, 8, 12, 16, 24, 40, 48, 80))
 """Memory sizes of GPUs, smallest first."""
@@ -18,9 +19,10 @@ def targets_of(section: DeviceSection, gpu: str | None = None, memory: Sequence[
     Raises:
         InputError: no such GPU is known, a text is no size, or both are given.
     """
-    if gpu and memory:
+    if gpu is not None and memory:
         raise InputError("--gpu and --gpu-memory: give one of the two")
-    if gpu:
+    if gpu is not None:
         return [choose_target(section, gpu)]
     sizes = memory or ([str(section.memory)] if section.memory is not None else LADDER)
-    return [choose_target(section, None, size) for size in dict.fromkeys(sizes)]
+    each = {parse_bytes(size): size for size in reversed(sizes)}  # a size that is given twice, in other words, is one
+    return [choose_target(section, None, size) for size in reversed(each.values())]

@@ -104,6 +104,7 @@ def choose(
             "--probe",
             metavar="MINUTES",
             min=0.1,
+            max=10_080,
             help="Train the rows that fit for a few steps each on the recipe's own data, here, and rank them by that.",
         ),
     ] = None,
@@ -133,10 +134,13 @@ def choose(
     loaded = load_recipe(recipe, overrides or (), only or ())
     targets = targets_of(loaded.cells[0].recipe.device, gpu, gpu_memory or ())
     budgets = Budgets(
-        parse_count(max_trainable) if max_trainable else None, parse_seconds(max_train_time) if max_train_time else None
+        None if max_trainable is None else parse_count(max_trainable),
+        None if max_train_time is None else parse_seconds(max_train_time),
     )
     if write and write.exists():
         raise InputError(f"--write {write}: is already there; name another file, or remove it")
+    if write and not write.parent.is_dir():
+        raise InputError(f"--write {write}: there is no folder {write.parent}; make it first")
     pilots = None
     if probe is not None:
         from pewb.choosing.probe import Probe

@@ -15,4 +15,4 @@ err = Console(stderr=True, highlight=False, emoji=False)
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on standard output."""
     can_all = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=not can_all) + "\n")
+    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=not can_all, allow_nan=False) + "\n")

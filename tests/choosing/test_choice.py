@@ -44,7 +44,7 @@ def test_the_cheapest_of_those_that_cant_be_told_apart_is_chosen(simulated_as):
     assert found.choice is min(alike, key=lambda entry: entry.candidate.needs.whole_batch_bytes)
     assert found.choice.candidate.name == "top_layers"
     assert found.choice.setting.micro_batch_size == 32
-    assert found.ranking.reason.startswith("top_layers with micro-batch 32: 0.864, ")
+    assert found.ranking.reason.startswith("top_layers with micro-batch 32: 0.864 on movie-snippets, ")
 
 
 def test_a_choice_that_is_not_the_best_names_the_best_and_the_p_value(simulated_as):
@@ -155,7 +155,9 @@ def test_the_written_recipe_is_the_choice(simulated_as, tmp_path):
     assert recipe.training.gradient_checkpointing is False
     assert recipe.tune is None, "the search is not done twice:"
     assert recipe.training.learning_rate == 5e-4
-    assert path.read_text().startswith("# Written by pewb choose. top_layers with micro-batch 32: 0.864, ")
+    assert path.read_text().startswith(
+        "# Written by pewb choose. top_layers with micro-batch 32: 0.864 on movie-snippets, "
+    )
     with pytest.raises(InputError, match="already there"):
         write_recipe(found.choice, "", path)
 
@@ -182,3 +184,27 @@ def test_rows_that_look_alike_are_told_apart_and_a_point_of_a_grid_has_its_own_e
     measured = {entry.candidate.name: entry.value for entry in found.ranking.entries}
     assert measured["lora r=8 a=16 query+value learning rate 0.002"] is None
     assert measured["lora r=8 a=16 query+value learning rate 0.001"] == pytest.approx(0.844, abs=1e-3)
+
+
+def test_evidence_of_another_of_the_recipes_backbones_is_not_mixed_in(simulated_as, tmp_path):
+    """The last name is the one that the stand-in plans."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        BASICS.read_text().replace('backbone = "minilm-l6"', 'backbone = ["minilm-l6", "bert-base"]'), encoding="utf-8"
+    )
+    found = chosen_at("8GiB", recipe=recipe)
+    assert found.choice is None
+    assert all(entry.candidate.support is None for entry in found.ranking.entries)
+    assert any("another backbone: minilm-l6" in one.because for one in found.elsewhere)
+
+
+def test_a_size_in_other_words_is_the_same_size():
+    assert len(targets_of(DeviceSection(), None, ["1GiB", "1024MiB", "2GiB"])) == 2
+    with pytest.raises(InputError, match="no GPU ''"):
+        targets_of(DeviceSection(), "")
+
+
+def test_where_nothing_fits_the_least_is_named_at_its_own_setting(simulated_as):
+    reason = chosen_at("600MiB").ranking.reason
+    least = min(base + each / 2 for base, each, _ in NEEDS.values())
+    assert f"the least is head_only, {least:.1f} MiB with one example at a time and gradient checkpointing" in reason

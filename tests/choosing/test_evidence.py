@@ -222,3 +222,20 @@ def test_settings_and_budgets_of_training_must_be_the_same(simulated_as, tmp_pat
     other = found(8, 1)
     assert other.choice is None
     assert ("other training: epochs 3",) in [one.because for one in other.elsewhere]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 86.4, -0.5, True, "0.5"])
+def test_what_is_no_accuracy_ranks_nothing(tmp_path, value):
+    document = a_result()
+    document["train_info"]["metrics"][-1]["test accuracy"] = value
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    imported = read_result(tmp_path / "result.json")
+    assert imported.record.metrics == {}
+    assert "no test accuracy between 0 and 1" in imported.unmapped
+
+
+def test_another_optimizer_is_another_training(tmp_path):
+    document = a_result()
+    document["run_info"]["train_config"]["optimizer_type"] = "lora-fa"
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    assert read_result(tmp_path / "result.json").record.recipe_resolved["training"]["optimizer"] == "lora-fa"
