@@ -46,3 +46,23 @@ class Silent:
 
     def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
         """Ignore the standing."""
+
+
+class Named:
+    """A reporter that says of which of several things the progress is."""
+
+    def __init__(self, name: str, reporter: Reporter) -> None:
+        """Tell `reporter` everything under `name`."""
+        self._name = name
+        self._reporter = reporter
+
+    def notice(self, text: str) -> None:
+        """Keep quiet: the run itself says it again."""
+
+    def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
+        """Pass the progress on."""
+        self._reporter.progress(f"{self._name}: {stage}", done, total, detail)
+
+    def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
+        """Pass it on."""
+        self._reporter.standing(steps, seconds_left)

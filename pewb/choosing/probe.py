@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from pewb.choosing.choice import Entry, Pilot, Ranking
 from pewb.choosing.written import chosen_recipe
 from pewb.errors import PewbError
 from pewb.recipe import Cell, LoadedRecipe, Recipe, Tune
-from pewb.reporting import Reporter, Step, StepState
+from pewb.reporting import Named, Reporter, Step, StepState
 from pewb.runner.prepare import Prepared, prepare
 from pewb.runner.process import Answer, Children, try_in_process
 
@@ -114,7 +114,7 @@ class Probe:
         """Return the seconds that a step takes in the shortest of pilots, loading included, which is for this alone."""
         name, row = next(iter(rows.items()))
         started = time.monotonic()
-        self._pilot(row, 0, LEAST_STEPS, children, _Named(f"{name}, to see how long a step takes", reporter))
+        self._pilot(row, 0, LEAST_STEPS, children, Named(f"pilot of {name}, to see how long a step takes", reporter))
         return (time.monotonic() - started) / LEAST_STEPS
 
     def _round(
@@ -126,7 +126,7 @@ class Probe:
             states[name] = Step(name, "running", f"pilot of {steps} steps, round {number}")
             reporter.standing(list(states.values()), None)
             started = time.monotonic()
-            answer = self._pilot(row, number, steps, children, _Named(f"{name}, {steps} steps", reporter))
+            answer = self._pilot(row, number, steps, children, Named(f"pilot of {name}, {steps} steps", reporter))
             if children.interrupted:
                 break
             state: StepState = "failed"
@@ -154,20 +154,3 @@ def _short(entry: Entry) -> Recipe:
     recipe = chosen_recipe(replace(entry, candidate=replace(entry.candidate, support=None)))
     training = recipe.training.model_copy(update={"patience": None})
     return recipe.model_copy(update={"tune": Tune(), "training": training})
-
-
-class _Named:
-    """A reporter that says whose pilot it is."""
-
-    def __init__(self, name: str, reporter: Reporter) -> None:
-        self._name = name
-        self._reporter = reporter
-
-    def notice(self, text: str) -> None:
-        """Keep quiet: the run itself says it again."""
-
-    def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
-        self._reporter.progress(f"pilot of {self._name}: {stage}", done, total, detail)
-
-    def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
-        self._reporter.standing(steps, seconds_left)

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from pewb.errors import TrainingError
 from pewb.recipe import Tune
 from pewb.record import Trial, Tuning
-from pewb.reporting import Reporter
+from pewb.reporting import Named, Reporter
 from pewb.runner.prepare import Prepared
 from pewb.runner.process import Children, try_in_process
 
@@ -201,7 +201,7 @@ def _try(
         trial.report(value, evaluation)
         return evaluation < planned and bool(trial.should_prune())
 
-    named = _Named(f"trial {number + 1}, {_shown(values)}", reporter)
+    named = Named(f"trial {number + 1}, {_shown(values)}", reporter)
     answer = try_in_process(job, named, children, give_up)
     if answer.died and not children.interrupted:  # which says nothing of what it tried
         answer = try_in_process(job, named, children, give_up)
@@ -249,20 +249,3 @@ def _last_value(trial: Any) -> float | None:
         return float(trial.value)
     values = trial.intermediate_values
     return float(values[max(values)]) if values and trial.state.name == "PRUNED" else None
-
-
-class _Named:
-    """A reporter that says which trial it is."""
-
-    def __init__(self, name: str, reporter: Reporter) -> None:
-        self._name = name
-        self._reporter = reporter
-
-    def notice(self, text: str) -> None:
-        """Keep quiet: the run itself says it again."""
-
-    def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
-        self._reporter.progress(f"{self._name}: {stage}", done, total, detail)
-
-    def standing(self, steps: Any, seconds_left: float | None) -> None:
-        self._reporter.standing(steps, seconds_left)
