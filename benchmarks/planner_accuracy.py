@@ -1,6 +1,6 @@
 """How far the planner's memory is from what was measured on a GPU, beside two others that also predict it.
 
-    python -m benchmarks.planner_accuracy [FACTS.json] [--row NAME] > benchmarks/planner_accuracy.md
+    python -m benchmarks.planner_accuracy [FACTS.json ...] [--row NAME]
 
 The facts are published runs of one backbone on one GPU, each with its adapter's configuration, its parameter counts and
 the most that the allocator held. The rivals: `accelerate estimate-memory`, which counts weights, gradients and Adam's
@@ -29,7 +29,7 @@ from pewb.quiet import quieten_libraries
 from pewb.recipe import Cell, DeviceSection, LoadedRecipe
 from pewb.recipe.load import parse_recipe
 
-FACTS = Path(__file__).parent / "facts" / "peft_metamathqa_l40s.json"
+FACTS = Path(__file__).parent / "facts"
 
 
 def recipe_of(row: dict[str, Any], folder: str, batch_size: int, max_tokens: int) -> dict[str, Any]:
@@ -75,14 +75,8 @@ def rule_of_thumb_bytes(config: dict[str, Any], total: int, trainable: int, toke
     return total * 2 + trainable * added + 34 * tokens * config["hidden_size"] * config["num_hidden_layers"]
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("facts", nargs="?", type=Path, default=FACTS)
-    parser.add_argument("--row", action="append", help="only this row; may be repeated")
-    arguments = parser.parse_args()
-    quieten_libraries()
-    facts = json.loads(arguments.facts.read_text())
+def compared(facts: dict[str, Any], wanted: list[str] | None) -> None:
+    """Print a table of the published runs in `facts`, those of `wanted` names if any, and how far off each predictor is."""
     setting = facts["setting"]
     target = choose_target(DeviceSection(), name="l40s")
     errors: dict[str, list[float]] = {}
@@ -95,15 +89,16 @@ def main() -> None:
         Path(folder, "config.json").write_text(json.dumps(setting["config"]))
         accelerate = accelerate_bytes(folder)
         for row in facts["rows"]:
-            if arguments.row and row["name"] not in arguments.row:
+            if wanted and row["name"] not in wanted:
                 continue
+            name = row["name"] + (f", PEFT {row['versions']['peft']}" if "versions" in row else "")
             published = row["accelerator_memory_max_bytes"]
             content = recipe_of(row, folder, setting["batch_size"], setting["max_seq_length"])
             started = time.perf_counter()
             try:
                 [planned] = plan(LoadedRecipe([Cell(parse_recipe(content))], {}), target)
             except PewbError as error:
-                print(f"| {row['name']} | {published / 1e9:.2f} GB | {error} |")
+                print(f"| {name} | {published / 1e9:.2f} GB | {error} |")
                 continue
             found = planned.estimate
             assert isinstance(found, Estimate)
@@ -119,20 +114,31 @@ def main() -> None:
             least, most = bounds(found.train)
             outside += not least <= published <= most
             cells = []
-            for name, value in predicted.items():
-                errors.setdefault(name, []).append(value / published - 1)
+            for predictor, value in predicted.items():
+                errors.setdefault(predictor, []).append(value / published - 1)
                 cells.append(f"{value / 1e9:.2f} ({value / published - 1:+.1%})")
             told = "equal" if equal else f"{counts[0]:,} of {counts[1]:,}"
             seconds = time.perf_counter() - started
-            print(f"| {row['name']} | {published / 1e9:.2f} GB | {' | '.join(cells)} | {told} | {seconds:.1f} |")
+            print(f"| {name} | {published / 1e9:.2f} GB | {' | '.join(cells)} | {told} | {seconds:.1f} |")
             sys.stdout.flush()
     print()
-    for name, values in errors.items():
+    for predictor, values in errors.items():
         sizes = [abs(value) for value in values]
-        print(f"- {name}: median error {statistics.median(sizes):.1%}, worst {max(sizes):.1%}")
-    print(
-        f"- {outside} of {len(next(iter(errors.values())))} published peaks lie outside what the plan calls borderline"
-    )
+        print(f"- {predictor}: median error {statistics.median(sizes):.1%}, worst {max(sizes):.1%}")
+    num_planned = len(next(iter(errors.values()), []))
+    print(f"- {outside} of {num_planned} published peaks lie outside what the plan calls borderline")
+
+
+def main() -> None:
+    """Print a table for each file of facts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("facts", nargs="*", type=Path, default=sorted(FACTS.glob("*.json")))
+    parser.add_argument("--row", action="append", help="only this row; may be repeated")
+    arguments = parser.parse_args()
+    quieten_libraries()
+    for path in arguments.facts:
+        print(f"\n`{path.name}`\n")
+        compared(json.loads(path.read_text()), arguments.row)
 
 
 if __name__ == "__main__":

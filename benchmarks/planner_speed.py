@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 from pewb.assets import architecture
+from pewb.planner.deep import simulation_of
 from pewb.planner.gpus import gpu
 from pewb.planner.plan import plan
-from pewb.planner.simulation import Question, simulated
+from pewb.planner.simulation import Question
 from pewb.planner.target import choose_target, gpu_target
 from pewb.quiet import quieten_libraries
 from pewb.recipe import DeviceSection, Quantization, Training, load_recipe
@@ -36,9 +37,9 @@ def seconds(name: str) -> tuple[float, int]:
     config = architecture(name, Silent())
     started = time.perf_counter()
     question = Question(name, config, TASKS["causal_lm"], (), strategy, storage, training)
-    with simulated(question, gpu_target(gpu("h100"))) as simulation:
-        phase, _ = simulation.train(4)
-        simulation.evaluate(4)
+    simulation = simulation_of(question, gpu_target(gpu("h100")))
+    phase, _ = simulation.train(4)
+    simulation.evaluate(4)
     return time.perf_counter() - started, phase.allocated_bytes
 
 

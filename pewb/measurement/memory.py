@@ -192,5 +192,5 @@ def _quantization_state(parameter: torch.nn.Parameter) -> Iterator[torch.Tensor]
     state = getattr(parameter, "quant_state", None)
     inner = getattr(state, "state2", None)
     candidates = [getattr(parameter, name, None) for name in ("SCB", "CB")]
-    candidates += [getattr(part, name, None) for part in (state, inner) for name in ("absmax", "code")]
+    candidates += [getattr(part, name, None) for part in (state, inner) for name in ("absmax", "code", "offset")]
     yield from (tensor for tensor in candidates if isinstance(tensor, torch.Tensor))

@@ -12,6 +12,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pewb.planner.trace import Change
+
 BLOCK = 512
 _MIB = 2**20
 _SMALL = _MIB
@@ -119,7 +121,8 @@ class CachingAllocator:
     def __init__(self) -> None:
         """Hold nothing yet."""
         self._pools = {True: _Pool(_SMALL_PAGE), False: _Pool(_LARGE_PAGE)}
-        self._given: dict[int, tuple[bool, int]] = {}
+        self._given: dict[int, tuple[int, int]] = {}
+        """Size and address."""
 
     @property
     def reserved_bytes(self) -> int:
@@ -128,18 +131,20 @@ class CachingAllocator:
 
     def change(self, name: int, size: int) -> None:
         """Let `name` take `size` bytes; 0 to give them back."""
+        size = -(-size // BLOCK) * BLOCK
         if name in self._given:
-            is_small, address = self._given.pop(name)
-            self._pools[is_small].give_back(address)
+            held, address = self._given[name]
+            if held == size:
+                return
+            del self._given[name]
+            self._pools[held <= _SMALL].give_back(address)
         if size:
-            size = -(-size // BLOCK) * BLOCK
-            is_small = size <= _SMALL
-            self._given[name] = is_small, self._pools[is_small].take(size)
+            self._given[name] = size, self._pools[size <= _SMALL].take(size)
 
 
-def peak_reserved(trace: Iterable[tuple[int, int]]) -> int:
-    """Return the most that the allocator holds over `trace`: a name and the bytes it takes from then on, each."""
+def peak_reserved(trace: Iterable[Change]) -> int:
+    """Return the most that the allocator holds over `trace`."""
     allocator = CachingAllocator()
-    for name, size in trace:
-        allocator.change(name, size)
+    for change in trace:
+        allocator.change(change.storage, change.size)
     return allocator.reserved_bytes

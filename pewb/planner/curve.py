@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +18,14 @@ from pydantic import TypeAdapter
 
 from pewb.assets import cache_folder
 from pewb.errors import OutOfMemoryError, PewbError, RefusedError
-from pewb.planner.simulation import Phase, Question, Simulation, simulated
+from pewb.planner.deep import DeepSimulation, simulation_of
+from pewb.planner.simulation import Phase, Question, Simulation
 from pewb.planner.target import Target
 from pewb.record import Parameters
 
 logger = logging.getLogger(__name__)
 
-PLANNER_VERSION = 4
+PLANNER_VERSION = 5
 """Raised when a change alters what is simulated, so that what was kept before is not read."""
 
 _NO_MATTER = {
@@ -67,6 +69,7 @@ class _Known:
     """Limits beyond which it was broken off."""
 
 
+_AnySimulation = Simulation | DeepSimulation
 _ADAPTER = TypeAdapter(_Known)
 _Found = TypeVar("_Found")
 
@@ -74,11 +77,11 @@ _Found = TypeVar("_Found")
 class Curve:
     """What one run holds in training and in evaluation, at any number of examples at once."""
 
-    def __init__(self, known: _Known, begin: Callable[[], Simulation]) -> None:
+    def __init__(self, known: _Known, begin: Callable[[], _AnySimulation]) -> None:
         """Begin with what is known; `begin` starts the simulation, once something else is asked for."""
         self._known = known
         self._begin = begin
-        self._simulation: Simulation | None = None
+        self._simulation: _AnySimulation | None = None
 
     @property
     def is_longer(self) -> bool:
@@ -101,7 +104,7 @@ class Curve:
             RefusedError: the parts of the recipe do not go together, or can't be simulated.
         """
         known = self._known
-        return self._found(known.trained, known.train_exceeded, Simulation.train, micro_batch_size, limit_bytes)
+        return self._found(known.trained, known.train_exceeded, lambda one: one.train, micro_batch_size, limit_bytes)
 
     def evaluate(self, batch_size: int, limit_bytes: int | None = None) -> Phase:
         """Return what the evaluation of the tuned model holds with so many examples at once.
@@ -112,13 +115,15 @@ class Curve:
             RefusedError: the parts of the recipe do not go together, or can't be simulated.
         """
         known = self._known
-        return self._found(known.evaluated, known.evaluation_exceeded, Simulation.evaluate, batch_size, limit_bytes)
+        return self._found(
+            known.evaluated, known.evaluation_exceeded, lambda one: one.evaluate, batch_size, limit_bytes
+        )
 
     def _found(
         self,
         known: dict[int, _Found],
         exceeded: dict[int, int],
-        simulate: Callable[[Simulation, int, int | None], _Found],
+        method: Callable[[_AnySimulation], Callable[[int, int | None], _Found]],
         size: int,
         limit_bytes: int | None,
     ) -> _Found:
@@ -128,14 +133,14 @@ class Curve:
             raise OutOfMemoryError(f"{size} examples at once take more than {limit_bytes} bytes")
         try:
             with _explained():
-                known[size] = simulate(self._running(), size, limit_bytes)
+                known[size] = method(self._running())(size, limit_bytes)
         except OutOfMemoryError:
             if limit_bytes is not None:
                 exceeded[size] = limit_bytes
             raise
         return known[size]
 
-    def _running(self) -> Simulation:
+    def _running(self) -> _AnySimulation:
         if self._simulation is None:
             with _explained():
                 self._simulation = self._begin()
@@ -157,11 +162,10 @@ def curve_of(question: Question, target: Target) -> Iterator[Curve]:
         known = _ADAPTER.validate_json(place.read_bytes())
     except (OSError, ValueError):
         known = _Known()
-    with ExitStack() as stack:
-        curve = Curve(known, lambda: stack.enter_context(simulated(question, target)))
-        yield curve
-        if curve.is_longer:
-            _keep(curve.kept(), place)
+    curve = Curve(known, lambda: simulation_of(question, target))
+    yield curve
+    if curve.is_longer:
+        _keep(curve.kept(), place)
 
 
 def _keep(known: _Known, place: Path) -> None:
@@ -174,7 +178,7 @@ def _keep(known: _Known, place: Path) -> None:
         logger.warning("the plan is not kept: %s", error)
 
 
-def _facts(simulation: Simulation, before: Facts | None) -> Facts:
+def _facts(simulation: _AnySimulation, before: Facts | None) -> Facts:
     """Return the facts of a simulation and of those before it: which kernels are taken may depend on the micro-batch."""
 
     def joined(now: list[str], then: tuple[str, ...]) -> tuple[str, ...]:
@@ -197,13 +201,23 @@ def _identity(question: Question, target: Target) -> str:
         "config": question.config,
         "family": question.family.__name__,
         "classes": len(question.labels),
-        "strategy": question.strategy.model_dump(mode="json"),
+        "strategy": [question.strategy.model_dump(mode="json"), _source(type(question.strategy))],
         "quantization": question.quantization.model_dump(mode="json"),
         "training": question.training.model_dump(mode="json", exclude=_NO_MATTER),
     }
     device = [target.kind, target.has_bf16, target.capability]
     content = json.dumps([PLANNER_VERSION, versions, asked, device], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _source(kind: type) -> str:
+    """Return what a strategy that is not pewb's own does, which its version may not tell."""
+    if kind.__module__.startswith("pewb."):
+        return ""
+    try:
+        return Path(inspect.getfile(kind)).read_text(encoding="utf-8")
+    except (OSError, TypeError):
+        return repr(kind)
 
 
 @contextmanager

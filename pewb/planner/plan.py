@@ -15,7 +15,7 @@ from pewb.errors import InputError, RefusedError, UnavailableError, nearest
 from pewb.planner.assumptions import assumptions
 from pewb.planner.estimate import Estimate, estimate
 from pewb.planner.simulation import Question
-from pewb.planner.target import Target
+from pewb.planner.target import Target, limited
 from pewb.quiet import quieten_libraries
 from pewb.recipe import Cell, LoadedRecipe, Recipe
 from pewb.reporting import Reporter, Silent
@@ -81,6 +81,7 @@ def plan(loaded: LoadedRecipe, target: Target, reporter: Reporter | None = None)
 def plan_cell(cell: Cell, target: Target, reporter: Reporter, alone: bool = False) -> Plan:
     """Return the plan of one row; `alone`, what it can't be is the user's to mend."""
     recipe = cell.recipe
+    target = limited(target, recipe.device)
     notices: list[str] = []
     started = time.perf_counter()
     if target.kind == "cuda" and (told := allocator_notice()):

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import gc
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Any
 
 import torch
 from torch import nn
 
 from pewb import assembly
+from pewb.anatomy import Anatomy
 from pewb.device import Computing, computing_on
 from pewb.evaluation.predictions import outputs_of
 from pewb.measurement.memory import tensors_of
 from pewb.measurement.parameters import count_parameters
-from pewb.objective import Inputs, Objective, objective_of
+from pewb.objective import Inputs, objective_of
 from pewb.planner.allocator import BLOCK, peak_reserved
-from pewb.planner.ledger import Ledger, Moment
+from pewb.planner.ledger import Ledger
 from pewb.planner.target import Target
+from pewb.planner.trace import Change, Moment, peak_of, repeated
 from pewb.planner.virtual_device import META, VirtualDevice
 from pewb.quantization import store_virtually
 from pewb.recipe import Quantization, Training
@@ -66,23 +69,71 @@ class Phase:
         return self.reserved_bytes or self.allocated_bytes
 
 
-@dataclass
 class Simulation:
     """An assembled virtual run; ask it for any micro-batch."""
 
-    parameters: Parameters
-    shipped_bytes: int
-    precision: str
-    notices: list[str]
-    _question: Question
-    _target: Target
-    _ledger: Ledger
-    _device: VirtualDevice
-    _stepper: Stepper
-    _objective: Objective
-    _batches: VirtualBatches
-    _entered: list[tuple[int, str]] = field(default_factory=list)
-    _untrained: list[str] = field(default_factory=list)
+    def __init__(self, question: Question, target: Target) -> None:
+        """Assemble the virtual run of `question` on `target`.
+
+        Raises:
+            InputError: the architecture or a setting does not serve.
+            RefusedError: the strategy does not fit the architecture, or what else of the recipe.
+        """
+        self._question, self._target = question, target
+        self._device = VirtualDevice(target.kind, target.capability)
+        self._granule = BLOCK if target.kind == "cuda" else 1
+        self._ledger = Ledger([], self._granule, self._device.numbers, self._device.on_host)
+        self._untrained: list[str] = []
+        self._names: dict[nn.Module, tuple[str, int | None]] = {}
+        computing = computing_on(META, question.training.precision, target.has_bf16, target.kind)
+        with self._running():
+            assembled = self._assembled(computing)
+        self.precision = computing.precision
+        self.notices = assembled.notices
+        self.parameters: Parameters = count_parameters(assembled.model, assembled.anatomy)
+        self.shipped_bytes: int = sum(one.nbytes for one in assembled.model.parameters() if one.requires_grad)
+
+    def _assembled(self, computing: Computing) -> assembly.Assembly:
+        question, training, ledger = self._question, self._question.training, self._ledger
+        assembled = assembly.load(
+            question.backbone,
+            question.config,
+            question.labels,
+            question.strategy,
+            question.quantization,
+            training,
+            computing,
+            seed=0,
+            family=question.family,
+        )
+        with self._device.numbers.recorded():
+            assembly.insert(assembled, training.gradient_checkpointing, seed=0)
+        model = assembled.model
+        store_virtually(model)
+        optimizer = _WatchedOptimizer(make_optimizer(model, training, self._target.kind), ledger)
+        self._objective = objective_of(question.family, training.label_smoothing)
+        self._batches = VirtualBatches(model.config, question.family, training.max_tokens)
+        self._stepper = Stepper(
+            model,
+            question.strategy,
+            self._batches,
+            self._objective,
+            optimizer,
+            _VirtualAccelerator(self._device, computing, ledger),
+            training,
+            training.asked_micro_batch_size,
+        )
+        question.strategy.begin_training(model, _NUM_STEPS)
+        self._names = _names_of(model, assembled.anatomy)
+        for tensor in tensors_of(model):
+            ledger.belongs(tensor, "weights")
+        for module, (_, layer) in self._names.items():
+            for tensor in tensors_of(module) if layer is not None else ():
+                ledger.belongs(tensor, "weights", layer)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(lambda one: ledger.belongs(one.grad, "gradients"))
+        return assembled
 
     @property
     def doubts(self) -> list[str]:
@@ -111,46 +162,8 @@ class Simulation:
         Raises:
             OutOfMemoryError: the live tensors take more than `limit_bytes`, which was seen before all was simulated.
         """
-        batch_size = self._question.training.batch_size
-        shown = min(batch_size, micro_batch_size * _MICRO_BATCHES)
-        stepper, ledger = self._stepper, self._ledger
-        stepper.micro_batch_size = micro_batch_size
-        stepper.model.train()
-        self._begin(limit_bytes)
-        ledger.end_part()
-        ledger.flops = 0
-        stepper.step(range(shown))
-        ledger.end_part()
-        flops = ledger.flops * batch_size // shown
-        self._untrained = [
-            name for name, one in stepper.model.named_parameters() if one.requires_grad and one.grad is None
-        ]
-        peaks, trace = self._second_step(shown)
-        return self._phase(max(peaks, key=lambda peak: peak.total), trace), flops
-
-    def _second_step(self, num_examples: int) -> tuple[list[Moment], list[tuple[int, int]]]:
-        """Take a second step, which finds the optimizer's state; return the peaks of the parts of both, and their trace.
-
-        Its gradients are computed by the operations of the first step, beside that state, so that part is not simulated
-        again, unless the first step left something behind that the second would find.
-        """
-        stepper, ledger = self._stepper, self._ledger
-        start, computing, update = ledger.parts
-        is_alone = not update.live["activations"] and not update.live["temporaries"]
-        if not is_alone:
-            stepper.step(range(num_examples))
-        else:
-            stepper.optimizer.step()
-        ledger.end_part()
-        again = ledger.parts[-1]
-        stepper.optimizer.zero_grad()
-        peaks, trace = [part.peak for part in ledger.parts], ledger.trace
-        if not is_alone:
-            return peaks, trace
-        freed = trace[again.end :]
-        repeated = _on_new_storages(trace[start.end : computing.end], trace[: start.end], trace)
-        peaks.append(computing.peak.after(start.live, update.live))
-        return peaks, [*trace[: update.end], *freed, *repeated, *trace[update.end : again.end]]
+        trace, flops = self.trace_of_training(micro_batch_size, limit_bytes)
+        return phase_of(trace, self._target), flops
 
     def evaluate(self, batch_size: int = EVALUATION_BATCH_SIZE, limit_bytes: int | None = None) -> Phase:
         """Return what the evaluation of a tuned model holds, its longest batch.
@@ -158,108 +171,93 @@ class Simulation:
         Raises:
             OutOfMemoryError: the live tensors take more than `limit_bytes`.
         """
-        self._stepper.model.eval()
-        self._begin(limit_bytes)
-        with torch.no_grad():
-            inputs, labels = self._batches(range(batch_size))
-            outputs_of(self._stepper.model, self._objective, inputs, labels, self._stepper.accelerator.autocast)
-        return self._phase(self._ledger.peak, self._ledger.trace)
+        return phase_of(self.trace_of_evaluation(batch_size, limit_bytes), self._target)
 
-    def _begin(self, limit_bytes: int | None) -> None:
-        """Let go of what earlier steps left, also of one that was broken off, and begin to follow anew."""
-        self._ledger.limit_bytes = None
-        self._ledger.category = "activations"
-        self._stepper.optimizer.forget()
-        gc.collect()
-        self._ledger.restart()
-        self._ledger.limit_bytes = limit_bytes
+    def trace_of_training(self, micro_batch_size: int, limit_bytes: int | None = None) -> tuple[list[Change], int]:
+        """Return the changes of two steps, and the floating-point operations of one.
 
-    def _phase(self, peak: Moment, trace: list[tuple[int, int]]) -> Phase:
-        reserved = peak_reserved(trace) if self._device.kind == "cuda" else None
-        return Phase(peak.total, reserved, self._named(peak))
+        Raises:
+            OutOfMemoryError: the live tensors take more than `limit_bytes`.
+        """
+        batch_size = self._question.training.batch_size
+        shown = min(batch_size, micro_batch_size * _MICRO_BATCHES)
+        stepper, ledger = self._stepper, self._ledger
+        with self._running(limit_bytes):
+            stepper.micro_batch_size = micro_batch_size
+            stepper.model.train()
+            ledger.end_part()
+            ledger.flops = 0
+            stepper.step(range(shown))
+            ledger.end_part()
+            flops = ledger.flops * batch_size // shown
+            self._untrained = [
+                name for name, one in stepper.model.named_parameters() if one.requires_grad and one.grad is None
+            ]
+            return self._with_second_step(shown), flops
 
-    def _named(self, peak: Moment) -> Moment:
-        """Return `peak` with the module in whose backward it is: nodes are numbered in the order of the forward."""
-        if peak.sequence is None or not self._entered:
-            return peak
-        place = bisect_right(self._entered, (peak.sequence, chr(0x10FFFF))) - 1
-        name = self._entered[max(place, 0)][1]
-        return Moment(peak.total, peak.by_category, peak.operation, f"backward of {name or 'the loss'}")
+    def _with_second_step(self, num_examples: int) -> list[Change]:
+        """Take a second step, which finds the optimizer's state; return the trace of both.
+
+        Its gradients are computed by the operations of the first step, beside that state, so that part is not simulated
+        again, unless the first step left something behind that the second would find.
+        """
+        stepper, ledger = self._stepper, self._ledger
+        live = ledger.live()
+        is_alone = not live["activations"] and not live["temporaries"]
+        if not is_alone:
+            stepper.step(range(num_examples))
+        else:
+            stepper.optimizer.step()
+        ledger.end_part()
+        stepper.optimizer.zero_grad()
+        if not is_alone:
+            return ledger.trace
+        trace = ledger.trace
+        start, computed, updated, *_, again = ledger.parts
+        anew = repeated(trace[start:computed], trace[:start], trace)
+        return [*trace[:updated], *trace[again:], *anew, *trace[updated:again]]
+
+    def trace_of_evaluation(self, batch_size: int, limit_bytes: int | None = None) -> list[Change]:
+        """Return the changes of an evaluation's longest batch.
+
+        Raises:
+            OutOfMemoryError: the live tensors take more than `limit_bytes`.
+        """
+        with self._running(limit_bytes):
+            self._stepper.model.eval()
+            with torch.no_grad():
+                inputs, labels = self._batches(range(batch_size))
+                outputs_of(self._stepper.model, self._objective, inputs, labels, self._stepper.accelerator.autocast)
+        return self._ledger.trace
+
+    @contextmanager
+    def _running(self, limit_bytes: int | None = None) -> Iterator[None]:
+        """Be on the virtual device, and follow what is done there; what a broken-off step leaves is let go of."""
+        ledger = self._ledger
+        device, followed = self._device.active(), _modules_followed(self._names, ledger)
+        with torch.random.fork_rng(devices=[]), own_garbage(), device, ledger, followed:
+            ledger.limit_bytes = None
+            ledger.category = "activations" if self._names else "weights"
+            if self._names:
+                self._stepper.optimizer.forget()
+                ledger.restart()
+            ledger.limit_bytes = limit_bytes
+            try:
+                yield
+            except BaseException as error:
+                clear_frames(error.__traceback__)
+                raise
+            finally:
+                ledger.limit_bytes = None
 
 
-def _on_new_storages(
-    part: list[tuple[int, int]], before: list[tuple[int, int]], trace: list[tuple[int, int]]
-) -> Iterator[tuple[int, int]]:
-    """Yield `part` of a trace as it goes when it is done again: what it makes is other than what it made at first."""
-    kept = {name for name, _ in before}
-    beyond = max((name for name, _ in trace), default=0)
-    for name, size in part:
-        yield name if name in kept else name + beyond, size
-
-
-@contextmanager
-def simulated(question: Question, target: Target) -> Iterator[Simulation]:
-    """Give a virtual run of `question` on `target`; everything virtual ends with the context.
-
-    Raises:
-        InputError: the architecture or a setting does not serve.
-        RefusedError: the strategy does not fit the architecture, or what else of the recipe.
-    """
-    device = VirtualDevice(target.kind, target.capability)
-    computing = computing_on(META, question.training.precision, target.has_bf16, target.kind)
-    ledger = Ledger([], BLOCK if target.kind == "cuda" else 1, device.numbers, device.on_host)
-    training = question.training
-    with torch.random.fork_rng(devices=[]), _own_garbage(), device.active(), ledger:
-        assembled = assembly.load(
-            question.backbone,
-            question.config,
-            question.labels,
-            question.strategy,
-            question.quantization,
-            training,
-            computing,
-            seed=0,
-            family=question.family,
-        )
-        with device.numbers.recorded():
-            assembly.insert(assembled, training.gradient_checkpointing, seed=0)
-        model = assembled.model
-        store_virtually(model)
-        optimizer = _WatchedOptimizer(make_optimizer(model, training, target.kind), ledger)
-        objective = objective_of(question.family, training.label_smoothing)
-        batches = VirtualBatches(model.config, question.family, training.max_tokens)
-        stepper = Stepper(
-            model,
-            question.strategy,
-            batches,
-            objective,
-            optimizer,
-            _VirtualAccelerator(device, computing, ledger),
-            training,
-            training.asked_micro_batch_size,
-        )
-        question.strategy.begin_training(model, _NUM_STEPS)
-        for tensor in tensors_of(model):
-            ledger.belongs(tensor, "weights")
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(lambda one: ledger.belongs(one.grad, "gradients"))
-        parameters = count_parameters(model, assembled.anatomy)
-        simulation = Simulation(
-            parameters=parameters,
-            shipped_bytes=sum(one.nbytes for one in model.parameters() if one.requires_grad),
-            precision=computing.precision,
-            notices=assembled.notices,
-            _question=question,
-            _target=target,
-            _ledger=ledger,
-            _device=device,
-            _stepper=stepper,
-            _objective=objective,
-            _batches=batches,
-        )
-        with _modules_followed(model, ledger, simulation._entered):
-            yield simulation
+def phase_of(trace: Sequence[Change], target: Target) -> Phase:
+    """Return what a device like `target` holds over `trace`."""
+    if target.kind != "cuda":
+        peak = peak_of(trace, 1)
+        return Phase(peak.total, None, peak)
+    peak = peak_of(trace, BLOCK)
+    return Phase(peak.total, peak_reserved(trace), peak)
 
 
 @dataclass(frozen=True)
@@ -290,14 +288,15 @@ class VirtualBatches:
 
 
 @contextmanager
-def _own_garbage() -> Iterator[None]:
-    """Collect what the simulation leaves, when it is asked for, and nothing older: the libraries' own objects are many."""
+def own_garbage() -> Iterator[None]:
+    """Collect at the end what was left inside, and nothing older: the libraries' own objects are many."""
     was_enabled = gc.isenabled()
     gc.disable()
     gc.freeze()
     try:
         yield
     finally:
+        gc.collect()
         gc.unfreeze()
         if was_enabled:
             gc.enable()
@@ -314,6 +313,7 @@ class _WatchedOptimizer:
         self._ledger.end_part()
         self._ledger.category = "temporaries"
         self._optimizer.step()
+        self._ledger.begin_sweep()
         for state in self._optimizer.state.values():
             for value in state.values():
                 if isinstance(value, torch.Tensor):
@@ -321,6 +321,7 @@ class _WatchedOptimizer:
         self._ledger.category = "activations"
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        self._ledger.begin_sweep()
         self._optimizer.zero_grad(set_to_none=set_to_none)
 
     def forget(self) -> None:
@@ -353,23 +354,26 @@ class _VirtualAccelerator:
         torch.nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
+def _names_of(model: nn.Module, anatomy: Anatomy) -> dict[nn.Module, tuple[str, int | None]]:
+    """Return the name of each module, and the layer that it is in if the model has one stack of them."""
+    stack = re.escape(anatomy.top_stack.path)
+    in_layer = re.compile(rf"(?:^|\.){stack}\.(\d+)(?:\.|$)")
+    found = {}
+    for name, module in model.named_modules():
+        match = in_layer.search(name) if len(anatomy.stacks) == 1 else None
+        found[module] = name, int(match[1]) if match else None
+    return found
+
+
 @contextmanager
-def _modules_followed(model: nn.Module, ledger: Ledger, entered: list[tuple[int, str]]) -> Iterator[None]:
-    """Tell the ledger in which module an operation is, and `entered` from which autograd node on."""
-    names = {module: name for name, module in model.named_modules()}
-    open_modules: list[str] = []
+def _modules_followed(names: Mapping[nn.Module, tuple[str, int | None]], ledger: Ledger) -> Iterator[None]:
+    """Tell the ledger in which module an operation is."""
 
     def enter(module: nn.Module, _inputs: Any) -> None:
-        open_modules.append(names.get(module, ""))
-        note()
+        ledger.enter(*names.get(module, ("", None)))
 
     def leave(_module: nn.Module, _inputs: Any, _outputs: Any) -> None:
-        open_modules.pop()
-        note()
-
-    def note() -> None:
-        ledger.module = open_modules[-1] if open_modules else ""
-        entered.append((torch._C._autograd._get_sequence_nr(), ledger.module))
+        ledger.leave()
 
     handles: list[Callable[[], None]] = [
         torch.nn.modules.module.register_module_forward_pre_hook(enter).remove,

@@ -45,16 +45,18 @@ def gpu_target(gpu: Gpu) -> Target:
 def choose_target(section: DeviceSection, name: str | None = None, memory: str | None = None) -> Target:
     """Return the target that a user asks for: a GPU by `name`, one with so much `memory`, or what this machine runs on.
 
+    A row may have less of it: see `limited`.
+
     Raises:
         InputError: no such GPU is known, `memory` is no size, or both are given.
     """
     if name is not None and memory is not None:
         raise InputError("--gpu and --gpu-memory: give one of the two")
     if name is not None:
-        return limited(gpu_target(gpu(name)), section)
+        return gpu_target(gpu(name))
     if memory is not None:
-        return limited(gpu_target(custom_gpu(parse_bytes(memory))), section)
-    return limited(_here(section), section)
+        return gpu_target(custom_gpu(parse_bytes(memory)))
+    return _here(section)
 
 
 def limited(target: Target, section: DeviceSection) -> Target:

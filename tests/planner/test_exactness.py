@@ -12,7 +12,7 @@ from pewb.listings import methods
 from pewb.planner import simulation
 from pewb.planner.estimate import verdict
 from pewb.planner.results_cache import ResultsCache
-from pewb.planner.simulation import Question, simulated
+from pewb.planner.simulation import Question, Simulation
 from pewb.recipe import Quantization, Training
 from pewb.strategies import strategies
 from pewb.tasks import TASKS
@@ -68,8 +68,8 @@ def test_the_training_peak_is_within_a_percent(folders, method, architecture, qu
     folder = folders[architecture]
     question = question_of(folder, architecture, strategy, quantization, gradient_checkpointing=checkpointing)
     try:
-        with simulated(question, TARGET) as virtual:
-            phase, _ = virtual.train(8)
+        virtual = Simulation(question, TARGET)
+        phase, _ = virtual.train(8)
     except RefusedError:
         with pytest.raises(RefusedError):
             measure(question, folder, 8)
@@ -85,8 +85,8 @@ def test_the_training_peak_is_within_a_percent(folders, method, architecture, qu
 def test_other_precisions_and_optimizers(folders, precision, optimizer):
     strategy = strategies()["lora"]()
     question = question_of(folders["llama"], "llama", strategy, precision=precision, optimizer=optimizer)
-    with simulated(question, TARGET) as virtual:
-        phase, _ = virtual.train(8)
+    virtual = Simulation(question, TARGET)
+    phase, _ = virtual.train(8)
     tracked, profiled = measure(question, folders["llama"], 8)
     assert phase.allocated_bytes == pytest.approx(tracked, rel=0.01)
     assert phase.allocated_bytes == pytest.approx(profiled, rel=0.01)
@@ -97,8 +97,8 @@ def test_a_plan_that_says_yes_runs_and_one_that_says_no_runs_out(folders, archit
     """At 5 % above and below what `torch.profiler` measures."""
     folder = folders[architecture]
     question = question_of(folder, architecture, strategies()["lora"]())
-    with simulated(question, TARGET) as virtual:
-        phase, _ = virtual.train(8)
+    virtual = Simulation(question, TARGET)
+    phase, _ = virtual.train(8)
     _, needed = measure(question, folder, 8)
     enough, too_little = int(needed * 1.05), int(needed * 0.95)
     assert verdict(phase, enough) == "yes"
@@ -111,11 +111,11 @@ def test_a_plan_that_says_yes_runs_and_one_that_says_no_runs_out(folders, archit
 def test_remembered_results_change_nothing(folders, monkeypatch):
     question = question_of(folders["bert"], "bert", strategies()["lora"]())
     target = simulation.Target("cuda", "a GPU", has_bf16=True, capability=(8, 0))
-    with simulated(question, target) as virtual:
-        remembered, flops = virtual.train(8)
+    virtual = Simulation(question, target)
+    remembered, flops = virtual.train(8)
     monkeypatch.setattr(ResultsCache, "call", lambda _, function, args, kwargs: function(*args, **kwargs))
-    with simulated(question, target) as virtual:
-        assert virtual.train(8) == (remembered, flops)
+    virtual = Simulation(question, target)
+    assert virtual.train(8) == (remembered, flops)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
@@ -132,40 +132,39 @@ def test_remembered_results_change_nothing(folders, monkeypatch):
 def test_a_second_step_is_what_the_first_one_and_the_optimizers_state_make_of_it(
     folders, monkeypatch, kind, architecture, strategy, settings, micro_batch_size
 ):
-    """Peaks, what they are made of, and the allocator's: of a second step that is simulated, and of one that is repeated."""
+    """Peaks, what they are made of, and the allocator's: of a second step that is Simulation, and of one that is repeated."""
 
     def simulated_in_full(self, num_examples):
         self._stepper.step(range(num_examples))
-        self._ledger.end_part()
         self._stepper.optimizer.zero_grad()
-        return [part.peak for part in self._ledger.parts], self._ledger.trace
+        return self._ledger.trace
 
     question = question_of(folders[architecture], architecture, strategies()[strategy](), **settings)
     target = simulation.Target(kind, "a device", has_bf16=True, capability=(8, 0))
-    with simulated(question, target) as virtual:
-        repeated = virtual.train(micro_batch_size)
-        monkeypatch.setattr(simulation.Simulation, "_second_step", simulated_in_full)
-        assert virtual.train(micro_batch_size) == repeated
+    virtual = Simulation(question, target)
+    repeated = virtual.train(micro_batch_size)
+    monkeypatch.setattr(Simulation, "_with_second_step", simulated_in_full)
+    assert virtual.train(micro_batch_size) == repeated
 
 
 def test_a_simulation_is_broken_off_where_it_exceeds_a_limit(folders):
     question = question_of(folders["bert"], "bert", strategies()["full"]())
-    with simulated(question, TARGET) as virtual:
-        whole, evaluated = virtual.train(8), virtual.evaluate(8)
-        needed = whole[0].allocated_bytes
-        assert virtual.train(8, needed) == whole
-        for share in (0.1, 0.3, 0.5):
-            with pytest.raises(OutOfMemoryError):
-                virtual.train(8, int(needed * share))
+    virtual = Simulation(question, TARGET)
+    whole, evaluated = virtual.train(8), virtual.evaluate(8)
+    needed = whole[0].allocated_bytes
+    assert virtual.train(8, needed) == whole
+    for share in (0.1, 0.3, 0.5):
         with pytest.raises(OutOfMemoryError):
-            virtual.evaluate(8, evaluated.allocated_bytes - 1)
-        assert (virtual.train(8), virtual.evaluate(8)) == (whole, evaluated)
+            virtual.train(8, int(needed * share))
+    with pytest.raises(OutOfMemoryError):
+        virtual.evaluate(8, evaluated.allocated_bytes - 1)
+    assert (virtual.train(8), virtual.evaluate(8)) == (whole, evaluated)
 
 
 def test_a_simulation_can_be_asked_again(folders):
     question = question_of(folders["bert"], "bert", strategies()["lora"]())
-    with simulated(question, TARGET) as virtual:
-        first = virtual.train(8)
-        virtual.evaluate(8)
-        virtual.train(8)
-        assert virtual.train(8) == first
+    virtual = Simulation(question, TARGET)
+    first = virtual.train(8)
+    virtual.evaluate(8)
+    virtual.train(8)
+    assert virtual.train(8) == first

@@ -53,7 +53,7 @@ def test_name_may_be_written_in_several_ways(written, name):
 
 
 def test_unknown_name_names_the_nearest():
-    with pytest.raises(InputError, match=r"no GPU 'rtx4090'; did you mean 'rtx-4090'\?; known are .*--gpu-memory"):
+    with pytest.raises(InputError, match=r"no GPU 'rtx4090' \(did you mean 'rtx-4090'\?\); known are .*--gpu-memory"):
         gpu("rtx4090")
     with pytest.raises(InputError, match=r"no GPU 'a100'; there are a100-40gb and a100-80gb; known"):
         gpu("a100")

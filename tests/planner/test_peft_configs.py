@@ -10,7 +10,7 @@ from pewb.errors import RefusedError
 from pewb.measurement.parameters import count_parameters
 from pewb.planner.ledger import Ledger
 from pewb.planner.numbers import Numbers
-from pewb.planner.simulation import simulated
+from pewb.planner.simulation import Simulation
 from pewb.planner.virtual_device import VirtualDevice
 from pewb.strategies.peft_config import Peft
 from tests.planner.real_step import TARGET, make_small_backbone, measure, stepper_of
@@ -84,9 +84,9 @@ def test_every_method_of_peft_is_accounted_for():
 )
 def test_counts_are_equal_and_the_peak_is_within_a_percent(folder, peft_type):
     question = question_of(folder, "llama", Peft(config={"peft_type": peft_type, **PLANNED[peft_type]}))
-    with simulated(question, TARGET) as virtual:
-        phase, _ = virtual.train(8)
-        parameters = virtual.parameters
+    virtual = Simulation(question, TARGET)
+    phase, _ = virtual.train(8)
+    parameters = virtual.parameters
     model = stepper_of(question, folder, 8).model
     assert parameters == count_parameters(model, read_blueprint(folder, question.labels, None, question.family).anatomy)
     assert [phase.allocated_bytes] * 2 == pytest.approx(measure(question, folder, 8), rel=0.01)
@@ -105,9 +105,9 @@ def test_counts_are_equal_and_the_peak_is_within_a_percent(folder, peft_type):
 def test_other_settings(folder, config, precision):
     """AdaMSS has as many ranks as the weights' singular values say, so that drawn ones give a few more or less."""
     question = question_of(folder, "llama", Peft(config=TARGETS | config), precision=precision)
-    with simulated(question, TARGET) as virtual:
-        phase, _ = virtual.train(8)
-        assert bool(virtual.doubts) == (config["peft_type"] == "ADAMSS")
+    virtual = Simulation(question, TARGET)
+    phase, _ = virtual.train(8)
+    assert bool(virtual.doubts) == (config["peft_type"] == "ADAMSS")
     assert [phase.allocated_bytes] * 2 == pytest.approx(measure(question, folder, 8), rel=0.01)
 
 
@@ -115,9 +115,7 @@ def test_other_settings(folder, config, precision):
 def test_refusals_say_why(folder, peft_type):
     settings = {"num_virtual_tokens": 4, "num_tasks": 1} if peft_type == "MULTITASK_PROMPT_TUNING" else {}
     with pytest.raises((ValidationError, RefusedError), match=REFUSED[peft_type]):
-        _ = simulated(
-            question_of(folder, "llama", Peft(config={"peft_type": peft_type, **settings})), TARGET
-        ).__enter__()
+        Simulation(question_of(folder, "llama", Peft(config={"peft_type": peft_type, **settings})), TARGET)
 
 
 @pytest.fixture

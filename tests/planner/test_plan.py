@@ -1,6 +1,8 @@
 """`pewb plan`: what it says of a recipe, on any machine, with nothing but the architecture."""
 
+import importlib.util
 import json
+import sys
 
 import pytest
 import torch
@@ -10,11 +12,13 @@ from pewb import assembly
 from pewb.assets import backbones
 from pewb.cli import app
 from pewb.errors import InputError, RefusedError
+from pewb.planner import curve
 from pewb.planner.gpus import custom_gpu
 from pewb.planner.plan import plan
 from pewb.planner.simulation import Simulation
 from pewb.planner.target import choose_target, gpu_target
 from pewb.recipe import DeviceSection, load_recipe
+from pewb.strategies.lora import Lora
 from tests.planner.real_step import config_of, make_small_backbone
 from tests.test_recipe import ROOT
 
@@ -124,11 +128,32 @@ def test_what_a_setting_costs_or_saves(tmp_path, folder):
 def test_an_estimate_is_read_from_the_cache(tmp_path, folder, monkeypatch):
     path = recipe(tmp_path, folder)
     [first] = planned(path)
-    monkeypatch.setattr("pewb.planner.curve.simulated", lambda *_: pytest.fail("simulated again"))
+    monkeypatch.setattr("pewb.planner.curve.simulation_of", lambda *_: pytest.fail("simulated again"))
     [again] = planned(path)
     assert again.estimate == first.estimate
     with pytest.raises(pytest.fail.Exception):
         planned(path, "training.max_tokens=64")
+
+
+def test_a_changed_strategy_of_a_plug_in_is_simulated_again(tmp_path, monkeypatch):
+    for text in ("def scale(): return 1", "def scale(): return 2"):
+        module = tmp_path / "plugged_in.py"
+        module.write_text(f"from pewb.strategies.lora import Lora\n{text}\nclass Mine(Lora):\n    pass\n")
+        spec = importlib.util.spec_from_file_location("plugged_in", module)
+        made = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "plugged_in", made)
+        spec.loader.exec_module(made)
+        assert text in curve._source(made.Mine)
+    assert curve._source(Lora) == ""
+
+
+def test_each_row_has_the_memory_that_it_is_given(tmp_path, folder):
+    text = '[[compare]]\nstrategy = "lora"\n[[compare]]\nstrategy = "lora"\ndevice = { memory = "100KiB" }\n'
+    path = recipe(tmp_path, folder, text)
+    assert [one.estimate.fits for one in planned(path)] == ["yes", "no"]
+    result = invoke(path, "--gpu-memory", "8GiB")
+    assert "GiB for a training" in result.output
+    assert "no (100.0 KiB)" in result.output
 
 
 def test_a_search_ends_at_the_largest_that_fits(tmp_path, folder, monkeypatch):
