@@ -26,8 +26,8 @@ class OutOfMemoryError(PewbError):
 
 
 def nearest(name: str, allowed: list[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the allowed name closest to `name`, or an empty string."""
+    """Return `" (did you mean 'x'?)"` for the allowed name closest to `name`, or an empty string."""
     import difflib
 
     matches = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    return f"; did you mean '{matches[0]}'?" if matches else ""
+    return f" (did you mean '{matches[0]}'?)" if matches else ""

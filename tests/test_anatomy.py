@@ -193,7 +193,7 @@ def test_layers_are_counted_from_the_head():
 
 def test_a_missing_site_names_the_nearest():
     with pytest.raises(
-        RefusedError, match=r"'qurey' matches nothing in a bert model; did you mean 'query'.*it has query"
+        RefusedError, match=r"'qurey' matches nothing in a bert model \(did you mean 'query'.*it has query"
     ):
         virtual_anatomy("bert").modules(["qurey"])
 

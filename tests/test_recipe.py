@@ -69,11 +69,11 @@ def test_all_faults_are_told_at_once():
     lines = text.splitlines()
     assert all(line.startswith("my.toml: ") for line in lines)
     for expected in (
-        "backbon: unknown key; did you mean 'backbone'?",
+        "backbon: unknown key (did you mean 'backbone'?)",
         "backbone: missing",
         "strategy.rnak: unknown key",
-        "training.epoch: unknown key; did you mean 'epochs'?",
-        "training.precision: got 'bf61'; did you mean 'bf16'?; allowed: auto, fp32, bf16, fp16, bf16-true",
+        "training.epoch: unknown key (did you mean 'epochs'?)",
+        "training.precision: got 'bf61' (did you mean 'bf16'?); allowed: auto, fp32, bf16, fp16, bf16-true",
         "training.batch_size: got 0",
     ):
         assert expected in text
@@ -100,15 +100,18 @@ def test_combinations_that_can_not_be_are_refused_with_the_reason(change, messag
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"strategy": {"kind": "loar"}}, "strategy.kind: got 'loar'; did you mean 'lora'"),
+        ({"strategy": {"kind": "loar"}}, r"strategy.kind: got 'loar' \(did you mean 'lora'"),
         ({"strategy": {}}, "strategy.kind: missing; name one of"),
         ({"task": {"kind": "text_classification", "train": "a.csv"}}, "'test' is missing"),
         ({"task": {"kind": "text_classification", "trian": "a.csv"}}, "did you mean 'train'"),
         (
             {"task": {"kind": "causal_ml"}},
-            "task.kind: got 'causal_ml'; did you mean 'causal_lm'.*; allowed: text_class",
+            r"task.kind: got 'causal_ml' \(did you mean 'causal_lm'.*; allowed: text_class",
         ),
-        ({"task": {"kind": "causal_lm", "promt": "a"}}, "task.promt: unknown key; did you mean 'prompt'.*completion$"),
+        (
+            {"task": {"kind": "causal_lm", "promt": "a"}},
+            r"task.promt: unknown key \(did you mean 'prompt'.*completion$",
+        ),
         ({"task": {"kind": "seq2seq", "label": "a"}}, "task.label: unknown key.*prompt, completion$"),
         ({"task": {"kind": "text_classification", "prompt": "a"}}, "task.prompt: unknown key.*binarize$"),
         ({"task": {"kind": "causal_lm", "data": "a", "split": {"tran": 8}}}, "task.split.tran.*did you mean 'train'"),
@@ -235,7 +238,9 @@ def test_a_grid_multiplies_and_an_override_wins(cells_of):
 
 def test_only_some_rows(cells_of):
     assert [cell.recipe.strategy.kind for cell in cells_of(COMPARED, only=["full"])] == ["full", "full"]
-    with pytest.raises(InputError, match=r"--only fulll: not in this recipe; did you mean 'full'\?; it has lora, full"):
+    with pytest.raises(
+        InputError, match=r"--only fulll: not in this recipe \(did you mean 'full'\?\); it has lora, full"
+    ):
         cells_of(COMPARED, only=["fulll"])
 
 
@@ -243,7 +248,7 @@ def test_only_some_rows(cells_of):
     ("change", "overrides", "message"),
     [
         ({}, ["strategy=lora"], "choose among them with --only"),
-        ({}, ["training.epocs=1"], "compare.toml: training.epocs: unknown key; did you mean 'epochs'"),
+        ({}, ["training.epocs=1"], r"compare.toml: training.epocs: unknown key \(did you mean 'epochs'"),
         (
             {"compare": [{"strategy": {"kind": "lora", "rnak": 4}}, {}]},
             [],

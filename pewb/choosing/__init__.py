@@ -50,7 +50,8 @@ def choose(
         InputError: the recipe or a file does not serve.
         RefusedError: the recipe's only row can't be.
     """
-    reporter, budgets = reporter or Silent(), budgets or Budgets()
+    reporter = reporter or Silent()
+    limits_besides = replace(budgets or Budgets(), unmeasured_too=probe is not None)
     quieten_libraries()
     for recipe in [cell.recipe for cell in loaded.cells] if probe else []:
         if not isinstance(recipe.task, list):
@@ -77,7 +78,7 @@ def choose(
 
     def rank(candidates: Sequence[Candidate]) -> list[Ranking]:
         return [
-            ranked(candidates, _title(target), _memory(target), limit, evidence, budgets)
+            ranked(candidates, _title(target), _memory(target), limit, evidence, limits_besides)
             for target, limit in zip(targets, limits, strict=True)
         ]
 
@@ -85,8 +86,19 @@ def choose(
     if probe is not None:
         pilots = probe(loaded, rank(candidates)[-1], reporter)
         candidates = [replace(one, pilot=pilots.get(one.name)) for one in candidates]
-        notices += probe.notices
+        notices += [*probe.notices, *_not_timed(candidates, limits_besides)]
     return Chosen(rank(candidates), elsewhere, notices)
+
+
+def _not_timed(candidates: Sequence[Candidate], budgets: Budgets) -> list[str]:
+    names = [
+        one.name
+        for one in candidates
+        if one.pilot and not (one.support and one.support.row.time.train_seconds is not None)
+    ]
+    if budgets.max_train_seconds is None or not names:
+        return []
+    return [f"--max-train-time does not count for {', '.join(names)}: how long a whole training takes was not measured"]
 
 
 def _limit(target: Target) -> int:

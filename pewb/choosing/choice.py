@@ -22,6 +22,8 @@ class Budgets:
 
     max_trainable: int | None = None
     max_train_seconds: float | None = None
+    unmeasured_too: bool = False
+    """Whether a row may be taken of which it was not measured how long it trains."""
 
 
 @dataclass(frozen=True)
@@ -250,11 +252,11 @@ def _excluded(candidate: Candidate, budgets: Budgets) -> str | None:
     most, longest = budgets.max_trainable, budgets.max_train_seconds
     if most is not None and parameters and parameters.trainable > most:
         return f"trains {format_count(parameters.trainable)} parameters, more than {format_count(most)}"
-    if longest is None or candidate.pilot:
+    if longest is None:
         return None
     seconds = support.row.time.train_seconds if support else None
     if seconds is None:
-        return "how long it trains was not measured"
+        return None if budgets.unmeasured_too else "how long it trains was not measured"
     if support and seconds > longest:
         where = ", ".join(support.row.device_names)
         return f"trained for {format_seconds(seconds)} on {where}, more than {format_seconds(longest)}"
@@ -321,15 +323,20 @@ def _reason(choice: Entry, able: Sequence[Entry], memory: str) -> str:
     untested = next((one.standing.reason for one in able if one.standing and one.standing.reason), None)
     if len(able) == 1:
         return f"{start}, the only row that fits and was measured, {held}{unsure}"
+    cheapest = "the cheapest in memory"
+    if any(one.setting and not one.setting.is_whole_batch for one in (choice, best, *alike)):
+        cheapest = (
+            f"{cheapest} (by {format_bytes(choice.candidate.needs.whole_batch_bytes or 0)} for the whole batch at once)"
+        )
     if choice is not best:
         corrected = choice.standing.corrected_p if choice.standing else None
         p = f" ({p_value(corrected)})" if corrected is not None else ""
         return (
             f"{start}, can't be told apart from {best.candidate.name}'s {best.value:.3f}{p},"
-            f" and the cheapest in memory of those, {held}{unsure}"
+            f" and {cheapest} of those, {held}{unsure}"
         )
     if alike:
-        return f"{start}, the best of those that fit, and the cheapest in memory of those like it, {held}{unsure}"
+        return f"{start}, the best of those that fit, and {cheapest} of those like it, {held}{unsure}"
     if untested:
         return (
             f"{start}, the best measured of those that fit, {held}{unsure}; it was not tested against all: {untested}"

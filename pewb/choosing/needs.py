@@ -31,6 +31,8 @@ class Setting:
     evaluation_batch_size: int
     limit_bytes: int
     fits: Fits
+    is_whole_batch: bool
+    """Whether it takes as many examples at once as the recipe asks for, without checkpointing."""
 
     @property
     def room_bytes(self) -> int:
@@ -72,7 +74,7 @@ class Needs:
 
 
 def needs_of(cell: Cell, target: Target, limits: Sequence[int], reporter: Reporter) -> Needs:
-    """Return how a row fits within each of `limits` (bytes) on devices like `target`.
+    """Return how a row fits within each of `limits` (bytes), and its own `[device]` memory, on devices like `target`.
 
     Checkpointing is simulated only where the whole batch does not fit without it. It computes every forward pass twice, so
     it is taken where nothing fits without it, though with smaller micro-batches.
@@ -84,6 +86,9 @@ def needs_of(cell: Cell, target: Target, limits: Sequence[int], reporter: Report
     question = question_of(cell.recipe, reporter, notices)
     if cell.refusal:
         return Needs(question.backbone, {}, refusal=cell.refusal)
+    own = cell.recipe.device.memory_bytes
+    within = {limit: limit if own is None else min(limit, own) for limit in limits}
+    limits = sorted(set(within.values()))
     found: dict[int, list[Setting]] = {limit: [] for limit in limits}
     doubts: dict[str, None] = {}
     whole, stays, facts = None, 0, None
@@ -114,7 +119,7 @@ def needs_of(cell: Cell, target: Target, limits: Sequence[int], reporter: Report
         )
     return Needs(
         question.backbone,
-        found,
+        {limit: found[least] for limit, least in within.items()},
         whole,
         facts.parameters,
         facts.shipped_bytes,
@@ -171,6 +176,7 @@ class _Row:
             evaluation_batch_size=at_once,
             limit_bytes=limit,
             fits=max(answers, key=_FITS.index),
+            is_whole_batch=size == self._sizes[0] and not checkpointing,
         )
 
     def _evaluation(self, limit: int) -> tuple[int, Phase]:

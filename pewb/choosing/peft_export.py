@@ -21,7 +21,7 @@ def export_results(results: Path, to: Path) -> tuple[list[Path], list[str]]:
     """Write the records in `results` in PEFT's schema into the folder `to`; return the files, and what was left out and why.
 
     Raises:
-        InputError: a file there is no record, or there is none to export.
+        InputError: a file there is no record, there is none to export, or the folder can't be written.
     """
     records = read_records(results)
     left_out = []
@@ -31,9 +31,12 @@ def export_results(results: Path, to: Path) -> tuple[list[Path], list[str]]:
         if reason:
             left_out.append(f"{record.run}: {reason}")
             continue
-        to.mkdir(parents=True, exist_ok=True)
         path = to / f"{record.strategy}--{record.run}.json"
-        path.write_text(json.dumps(to_result(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(to_result(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--to {to}: {path} can't be written ({error.strerror}); name another folder") from None
         files.append(path)
     if not files:
         raise InputError(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -268,14 +268,27 @@ def _strategy(config: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]
     """Return a recipe's strategy that a PEFT configuration stands for, and what of it has no place there."""
     if config is None:
         return {"kind": "full"}, []
-    given = {key: value for key, value in config.items() if key not in _PASSED_OVER and value not in _UNSET}
+    defaults = _defaults(config.get("peft_type"))
+    given = {
+        key: value
+        for key, value in config.items()
+        if key not in _PASSED_OVER and value not in _UNSET and (key not in defaults or value != defaults[key])
+    }
     if config.get("peft_type") == "LORA" and (lora := _lora(given)):
         return lora, []
     kept = {"peft_type": config.get("peft_type")} | given
     return {"kind": "peft", "config": kept}, []
 
 
-_UNSET: tuple[Any, ...] = (None, False, "none", {}, [])
+_UNSET: tuple[Any, ...] = (None, {}, [])
+
+
+def _defaults(peft_type: Any) -> dict[str, Any]:
+    """Return what PEFT takes for each key of this kind of configuration that is not given."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(peft_type)
+    return {one.name: one.default for one in fields(kind)} if kind else {}
 
 
 def _lora(given: dict[str, Any]) -> dict[str, Any] | None:

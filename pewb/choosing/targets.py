@@ -13,8 +13,10 @@ LADDER = tuple(f"{size}GiB" for size in (4, 6, 8, 12, 16, 24, 40, 48, 80))
 """Memory sizes of GPUs, smallest first."""
 
 
-def targets_of(section: DeviceSection, gpu: str | None = None, memory: Sequence[str] = ()) -> list[Target]:
+def targets_of(sections: Sequence[DeviceSection], gpu: str | None = None, memory: Sequence[str] = ()) -> list[Target]:
     """Return the targets that a user asks for: a GPU by name, GPUs by their memory, or else the ladder's.
+
+    `sections` are those of a recipe's rows; memory that all of them name alike is asked for, if nothing else is.
 
     Raises:
         InputError: no such GPU is known, a text is no size, or both are given.
@@ -22,7 +24,9 @@ def targets_of(section: DeviceSection, gpu: str | None = None, memory: Sequence[
     if gpu is not None and memory:
         raise InputError("--gpu and --gpu-memory: give one of the two")
     if gpu is not None:
-        return [choose_target(section, gpu)]
-    sizes = memory or ([str(section.memory)] if section.memory is not None else LADDER)
+        return [choose_target(sections[0], gpu)]
+    named = {str(section.memory) for section in sections if section.memory is not None}
+    is_named = len(named) == 1 and all(section.memory is not None for section in sections)
+    sizes = memory or (list(named) if is_named else LADDER)
     each = {parse_bytes(size): size for size in reversed(sizes)}  # a size that is given twice, in other words, is one
-    return [choose_target(section, None, size) for size in reversed(each.values())]
+    return [choose_target(sections[0], None, size) for size in reversed(each.values())]

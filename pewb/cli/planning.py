@@ -132,7 +132,7 @@ def choose(
     from pewb.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), only or ())
-    targets = targets_of(loaded.cells[0].recipe.device, gpu, gpu_memory or ())
+    targets = targets_of([cell.recipe.device for cell in loaded.cells], gpu, gpu_memory or ())
     budgets = Budgets(
         None if max_trainable is None else parse_count(max_trainable),
         None if max_train_time is None else parse_seconds(max_train_time),

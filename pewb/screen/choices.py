@@ -63,7 +63,7 @@ def _print_ranking(ranking: Any) -> None:
     for entry in ranking.entries:
         needs, setting = entry.candidate.needs, entry.setting
         title = Text(entry.candidate.name, style="bold" if entry is ranking.choice else "")
-        details += [f"{entry.candidate.name}: {text}" for text in _remarks(entry, piloted)]
+        details += [f"{entry.candidate.name}: {text}" for text in _remarks(entry, piloted, ranking.limit_bytes)]
         if setting is None:
             table.add_row(title, Text("refused", "yellow"))
             continue
@@ -113,13 +113,15 @@ def _mark(entry: Any, piloted: bool) -> str:
     return str({"best": "best", "alike": "≈", "behind": "behind", "not tested": "?"}[entry.standing.place])
 
 
-def _remarks(entry: Any, piloted: bool) -> Iterator[str]:
+def _remarks(entry: Any, piloted: bool, limit_bytes: int) -> Iterator[str]:
     """Yield what there is to say of a row below the table."""
     support = entry.candidate.support
     if entry.candidate.needs.refusal:
         yield f"refused: {entry.candidate.needs.refusal}"
     if entry.excluded:
         yield entry.excluded
+    if entry.setting and entry.setting.limit_bytes != limit_bytes:
+        yield f"within {format_bytes(entry.setting.limit_bytes)}, which its recipe gives it"
     if support and support.differs and not piloted:
         yield f"measured with {', '.join(support.differs)}"
     for warning in support.row.warnings if support and not piloted else ():
@@ -152,7 +154,7 @@ def _print_ladder(rankings: Sequence[Any]) -> None:
         sizes = " to ".join(dict.fromkeys(_gib(one.memory_bytes) for one in (first, last)))
         choice = first.choice
         if choice is None:
-            fitting = [entry.candidate.name for entry in first.entries if entry.fits == "yes" and not entry.excluded]
+            fitting = [entry.candidate.name for entry in _free(first)]
             new = [name for name in fitting if name not in seen]
             told = f"no evidence; fit{' besides' if seen else ''}: {', '.join(new)}" if new else first.reason
             seen |= set(fitting)
@@ -171,10 +173,15 @@ def _print_ladder(rankings: Sequence[Any]) -> None:
         out.print("\nRun the recipe, or give --probe MINUTES, to choose.")
 
 
+def _free(ranking: Any) -> list[Any]:
+    """Return the entries that surely fit, and break no other budget."""
+    return [entry for entry in ranking.entries if entry.fits == "yes" and not entry.excluded]
+
+
 def _step(ranking: Any) -> Any:
     """Return what makes two steps of the ladder the same on the screen."""
     if ranking.choice is None:
-        return [entry.candidate.name for entry in ranking.entries if entry.fits == "yes"], ranking.reason[:10]
+        return [entry.candidate.name for entry in _free(ranking)], ranking.reason[:10]
     return ranking.choice.told
 
 

@@ -18,13 +18,13 @@ FIT_STYLES = {"yes": "green", "borderline": "yellow", "no": "red"}
 
 def print_plans(plans: Sequence[Any], explain: bool) -> None:
     """Print a line for each plan, or all that is known where there is but one."""
-    target = plans[0].target
-    out.print(f"[bold]{escape(target.name)}[/], {format_bytes(target.memory_bytes)} for a training")
+    most = max((one.target.memory_bytes or 0 for one in plans), default=0) or None
+    out.print(f"[bold]{escape(plans[0].target.name)}[/], {format_bytes(most)} for a training")
     if len(plans) == 1 and plans[0].estimate:
         for name, text in plan_facts(plans[0]):
             out.print(Text.assemble((f"  {name:<18}", "dim"), text))
     else:
-        _print_plan_table(plans)
+        _print_plan_table(plans, most)
     notices = dict.fromkeys(notice for one in plans for notice in [*one.notices, *_told(one.estimate)])
     for notice in notices:
         out.print(f"  {notice}", markup=False)
@@ -39,7 +39,7 @@ def _told(estimate: Any) -> list[str]:
     )
 
 
-def _print_plan_table(plans: Sequence[Any]) -> None:
+def _print_plan_table(plans: Sequence[Any], most: int | None) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     several = len({one.backbone for one in plans}) > 1
     for name in (["backbone"] if several else []) + ["strategy", "quantization"]:
@@ -62,9 +62,17 @@ def _print_plan_table(plans: Sequence[Any]) -> None:
             f"{found.micro_batch_size} of {recipe.training.batch_size}",
             format_bytes(found.train.needed_bytes),
             format_bytes(found.evaluation.needed_bytes),
-            Text(found.fits or "–", style=FIT_STYLES.get(found.fits or "", "")),
+            Text(
+                (found.fits or "–") + _own_limit(one.target.memory_bytes, most),
+                style=FIT_STYLES.get(found.fits or "", ""),
+            ),
         )
     out.print(table, soft_wrap=False)
+
+
+def _own_limit(limit: int | None, most: int | None) -> str:
+    """Return what of the memory a row has, where its recipe gives it less than others."""
+    return "" if limit == most else f" ({format_bytes(limit)})"
 
 
 def plan_facts(plan: Any) -> list[tuple[str, str]]:

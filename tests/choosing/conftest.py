@@ -36,7 +36,8 @@ def needs_like(table: dict[str, tuple[int, int, int]], borderline: tuple[str, ..
             fitting = [size for size in halvings(batch) if (base + cost * size) * MIB <= limit]
             size = fitting[0] if fitting else 1
             fits = "no" if not fitting else "borderline" if cell.recipe.strategy.kind in borderline else "yes"
-            return Setting(checkpointing, size, int((base + cost * size) * MIB), base * MIB, 64, limit, fits)
+            is_whole = size == batch and not checkpointing
+            return Setting(checkpointing, size, int((base + cost * size) * MIB), base * MIB, 64, limit, fits, is_whole)
 
         order = ("yes", "borderline", "no")
         settings = {

@@ -24,7 +24,7 @@ tune = { trials = 4 }
 
 
 def chosen_at(*memory, recipe=BASICS, **arguments):
-    return choose(load_recipe(recipe), targets_of(DeviceSection(), None, memory), **arguments)
+    return choose(load_recipe(recipe), targets_of([DeviceSection()], None, memory), **arguments)
 
 
 def kinds(ranking, **wanted):
@@ -199,9 +199,9 @@ def test_evidence_of_another_of_the_recipes_backbones_is_not_mixed_in(simulated_
 
 
 def test_a_size_in_other_words_is_the_same_size():
-    assert len(targets_of(DeviceSection(), None, ["1GiB", "1024MiB", "2GiB"])) == 2
+    assert len(targets_of([DeviceSection()], None, ["1GiB", "1024MiB", "2GiB"])) == 2
     with pytest.raises(InputError, match="no GPU ''"):
-        targets_of(DeviceSection(), "")
+        targets_of([DeviceSection()], "")
 
 
 def test_where_nothing_fits_the_least_is_named_at_its_own_setting(simulated_as):

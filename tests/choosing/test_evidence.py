@@ -109,8 +109,35 @@ def test_a_published_result_in_pewbs_words(result_file):
         ({"peft_config": LORA | {"use_dora": True}}, {"kind": "lora", "variant": "dora"}, "none"),
         ({"peft_config": LORA | {"rank_pattern": {"q_proj": 4}}}, {"kind": "peft"}, "none"),
         (
-            {"peft_config": {"peft_type": "VBLORA", "r": 4}},
-            {"kind": "peft", "config": {"peft_type": "VBLORA", "r": 4}},
+            {"peft_config": {"peft_type": "VBLORA", "r": 8}},
+            {"kind": "peft", "config": {"peft_type": "VBLORA", "r": 8}},
+            "none",
+        ),
+        (  # what PEFT would take if it were not said is left out, whatever else it is
+            {
+                "peft_config": {
+                    "peft_type": "OFT",
+                    "use_cayley_neumann": False,
+                    "coft": False,
+                    "bias": "none",
+                    "r": None,
+                }
+            },
+            {"kind": "peft", "config": {"peft_type": "OFT", "use_cayley_neumann": False}},
+            "none",
+        ),
+        (
+            {"peft_config": LORA | {"init_lora_weights": False}},
+            {
+                "kind": "peft",
+                "config": {
+                    "peft_type": "LORA",
+                    "r": 32,
+                    "target_modules": ["v_proj", "q_proj"],
+                    "lora_alpha": 64,
+                    "init_lora_weights": False,
+                },
+            },
             "none",
         ),
     ],
@@ -183,7 +210,7 @@ def test_records_round_trip_through_pefts_schema(tmp_path):
 def test_exported_evidence_counts_like_the_records(simulated_as, tmp_path):
     files, _ = export_results(ROOT / "results", tmp_path / "peft")
     loaded = load_recipe(ROOT / "recipes" / "compare_basics_sst2.toml")
-    target = targets_of(DeviceSection(), None, ["8GiB"])
+    target = targets_of([DeviceSection()], None, ["8GiB"])
     found = choose(loaded, target, evidence_files=files, with_shipped=False)
     assert [entry.value for entry in found.ranking.entries] == [
         entry.value for entry in choose(loaded, target).ranking.entries
@@ -198,7 +225,7 @@ def test_published_results_count_for_their_backbone_and_task_alone(simulated_as,
         'strategy = { kind = "lora", rank = 32, alpha = 64 }\n'
         "training = { batch_size = 4, max_tokens = 768, max_steps = 5000 }\n"
     )
-    target = targets_of(DeviceSection(), None, ["24GiB"])
+    target = targets_of([DeviceSection()], None, ["24GiB"])
     found = choose(load_recipe(recipe), target, evidence_files=[result_file()])
     assert found.choice is None
     [foreign] = [one for one in found.elsewhere if one.row.backbone == "llama-3.2-3b"]
@@ -208,7 +235,7 @@ def test_published_results_count_for_their_backbone_and_task_alone(simulated_as,
 def test_settings_and_budgets_of_training_must_be_the_same(simulated_as, tmp_path):
     recipe = tmp_path / "recipe.toml"
     text = 'backbone = "minilm-l6"\ntask = ["sst2", "movie-snippets"]\nstrategy = { kind = "lora", rank = RANK }\n[training]\nepochs = EPOCHS\n'
-    target = targets_of(DeviceSection(), None, ["8GiB"])
+    target = targets_of([DeviceSection()], None, ["8GiB"])
 
     def found(rank, epochs):
         recipe.write_text(text.replace("RANK", str(rank)).replace("EPOCHS", str(epochs)))

@@ -9,7 +9,7 @@ from pewb.planner import curve as module
 from pewb.planner.estimate import estimate
 from pewb.planner.plan import question_of
 from pewb.planner.target import choose_target
-from pewb.recipe import Cell, parse_recipe
+from pewb.recipe import Cell, DeviceSection, parse_recipe
 from pewb.reporting import Silent
 
 GIB = 2**30
@@ -43,8 +43,8 @@ def an_empty_cache(tmp_path, monkeypatch):
 
 def test_one_simulation_answers_for_every_limit(cell, target, monkeypatch):
     made = []
-    real = module.simulated
-    monkeypatch.setattr(module, "simulated", lambda *arguments: made.append(1) or real(*arguments))
+    real = module.simulation_of
+    monkeypatch.setattr(module, "simulation_of", lambda *arguments: made.append(1) or real(*arguments))
     row = cell()
     limits = [4 * GIB, 8 * GIB]
     found = needs_of(row, target, limits, Silent())
@@ -79,6 +79,15 @@ def test_what_the_recipe_fixes_stays(cell, target):
     assert {setting.micro_batch_size for settings in found.settings.values() for setting in settings} == {2}
     found = needs_of(cell(gradient_checkpointing=True), target, [GIB, 1], Silent())
     assert {setting.gradient_checkpointing for settings in found.settings.values() for setting in settings} == {True}
+
+
+def test_a_row_has_no_more_memory_than_its_recipe_gives_it(cell, target):
+    row = cell()
+    tight = Cell(row.recipe.model_copy(update={"device": DeviceSection(memory="100KiB")}))
+    found = needs_of(tight, target, [GIB, 2 * GIB], Silent())
+    assert {setting.limit_bytes for settings in found.settings.values() for setting in settings} == {100 * 2**10}
+    assert found.settings[GIB][0].fits == "no"
+    assert needs_of(row, target, [GIB], Silent()).settings[GIB][0].fits == "yes"
 
 
 def test_a_row_that_cant_be_says_why(cell, target):

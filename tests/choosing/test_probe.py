@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pewb.choosing import choose, probe, targets_of
+from pewb.choosing import Budgets, choose, probe, targets_of
 from pewb.choosing.probe import LEAST_STEPS, Probe, TimedRounds
 from pewb.errors import InputError
 from pewb.recipe import DeviceSection, load_recipe
@@ -42,8 +42,9 @@ def recipe(sentence_files, tiny_backbone, monkeypatch):
     return load
 
 
-def chosen(loaded, pilots):
-    return choose(loaded, targets_of(DeviceSection(), None, ["8GiB"]), probe=pilots, with_shipped=False)
+def chosen(loaded, pilots, **arguments):
+    targets = targets_of([DeviceSection()], None, ["8GiB"])
+    return choose(loaded, targets, probe=pilots, with_shipped=False, **arguments)
 
 
 @pytest.fixture
@@ -120,6 +121,14 @@ def test_of_equal_pilots_the_cheapest_is_taken(simulated_as, recipe, responding)
     found = chosen(recipe("full", "lora", "head_only"), Probe(rounds=lambda number, *_: 2 if number == 1 else None))
     assert found.choice.candidate.name == "head_only"
     assert found.choice is found.ranking.entries[0]
+
+
+def test_a_pilot_needs_no_measured_training_time_and_that_is_told(simulated_as, recipe, responding):
+    jobs = responding(lambda one: Answer(value=VALUES[one.strategy.kind]))
+    found = chosen(recipe("full", "lora"), Probe(rounds=doubling), budgets=Budgets(max_train_seconds=60))
+    assert {job.recipe.strategy.kind for job in jobs} == {"full", "lora"}
+    assert found.choice.candidate.name == "full"
+    assert any(notice.startswith("--max-train-time does not count for full, lora") for notice in found.notices)
 
 
 @pytest.mark.slow

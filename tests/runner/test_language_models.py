@@ -110,7 +110,7 @@ def recipe(task, folder="backbone") -> LoadedRecipe:
         ({"kind": "causal_lm"}, "task: 'train' is missing: give train and test files, or one file as data"),
         ({"kind": "seq2seq"}, "task: 'train' is missing"),
         ({"kind": "text_classification", "labels": ["a", "b"]}, "task: 'train' is missing"),
-        (TASKS["llama"] | {"prompt": "qestion"}, "task.prompt: .* no column 'qestion'; did you mean 'question'"),
+        (TASKS["llama"] | {"prompt": "qestion"}, r"task.prompt: .* no column 'qestion' \(did you mean 'question'"),
         (FILES | {"kind": "seq2seq", "completion": "answer"}, "task.prompt: .* no column 'prompt'.* it has question"),
         (FILES | {"kind": "causal_lm"}, "task.completion: .* no column 'completion'"),
         (TASKS["t5"] | {"test": "holes.jsonl"}, "task.completion: holes.jsonl has 1 rows without a completion"),

@@ -258,8 +258,8 @@ def recipe(strategy, **sections):
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({"peft_type": "LORA", "lora_alfa": 8}, "lora_alfa: unknown key; did you mean 'lora_alpha'?"),
-        ({"peft_type": "LOAR"}, "peft_type: got 'LOAR'; did you mean 'LORA'?"),
+        ({"peft_type": "LORA", "lora_alfa": 8}, "lora_alfa: unknown key (did you mean 'lora_alpha'?)"),
+        ({"peft_type": "LOAR"}, "peft_type: got 'LOAR' (did you mean 'LORA'?)"),
         ({"r": 8}, "peft_type: got None"),
         ({"peft_type": "XLORA"}, "can't train the head"),
         ("nowhere/adapter_config.json", "nowhere/adapter_config.json can't be read"),
@@ -310,7 +310,7 @@ def test_what_peft_refuses_is_refused(tiny_backbone):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["querry"], r"target_modules: 'querry' matches nothing in a 'bert' model; did you mean 'query'"),
+        (["querry"], r"target_modules: 'querry' matches nothing in a 'bert' model \(did you mean 'query'"),
         (["query", "nowhere"], r"target_modules: 'nowhere' matches nothing"),
         (r".*layer\.9\..*query", r"target_modules: '.*' matches nothing"),
     ],

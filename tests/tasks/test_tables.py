@@ -83,7 +83,7 @@ def test_shards_of_different_shape_are_refused(tmp_path):
 
 def test_a_missing_file_names_the_nearest(tmp_path):
     (tmp_path / "train.tsv").write_text("x")
-    with pytest.raises(InputError, match=r"task.train: no file 'trian.tsv' in .*; did you mean 'train.tsv'\?"):
+    with pytest.raises(InputError, match=r"task.train: no file 'trian.tsv' in .* \(did you mean 'train.tsv'\?\)"):
         files_of(tmp_path, "trian.tsv", "train")
     with pytest.raises(InputError, match=r"task.test: no file 'nowhere/\*.csv'.*a pattern such as"):
         files_of(tmp_path, "nowhere/*.csv", "test")
@@ -119,7 +119,7 @@ def test_a_bad_file_is_an_input_error(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        ("sentence,label\ngood,1\n", "sentense", r"did you mean 'sentence'\?; it has sentence, label"),
+        ("sentence,label\ngood,1\n", "sentense", r"did you mean 'sentence'\?\); it has sentence, label"),
         ("sentence,label\ngood,1\n", 2, "has no column '2'; it has sentence, label"),
         ("sentence,label\ngood,1\n", -1, "has no column '-1'"),
         ("a fine film,1\na bad film,0\n", "text", "no header line: set header = false and number the columns"),

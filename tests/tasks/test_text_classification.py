@@ -115,7 +115,7 @@ FAULTS = {
             "validation": [("a", "positive")],
         },
         {},
-        "label 'positve', which the training examples do not have; did you mean 'positive'",
+        r"label 'positve', which the training examples do not have \(did you mean 'positive'",
     ),
     "text is label": ({}, {"labels": ["a", "b"], "label": "text"}, "text and label are the same"),
     "number beyond names": (
@@ -150,7 +150,7 @@ FAULTS = {
         {},
         "has 30 different values in 30 examples; it does not look like a label",
     ),
-    "no such column": ({}, {"label": "labl"}, "task.label: train.csv has no column 'labl'; did you mean 'label'"),
+    "no such column": ({}, {"label": "labl"}, r"task.label: train.csv has no column 'labl' \(did you mean 'label'"),
     "header as data": (
         {},
         {"header": False, "text": 0, "label": 1},
