@@ -11,7 +11,7 @@ demo: .venv/.installed
 	$(BIN)/pewb choose recipes/compare_basics_sst2.toml --gpu-memory 8GiB
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile  # one process for each core
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
