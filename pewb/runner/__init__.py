@@ -9,6 +9,7 @@ from pewb.record import Record
 from pewb.reporting import Reporter, Silent
 from pewb.runner.comparison import Comparison
 from pewb.runner.prepare import prepare
+from pewb.runner.process import Children
 
 __all__ = ["prepare", "run"]
 
@@ -38,5 +39,7 @@ def run(
         KeyboardInterrupt: after every process has written its record.
     """
     reporter = reporter or Silent()
+    children = Children(num_jobs)
+    children.prepare()
     rows = prepare(loaded, Path(results), reporter)
-    return Comparison(rows, Path(results), reporter, num_jobs, rerun).run()
+    return Comparison(rows, Path(results), reporter, children, rerun).run()

@@ -64,7 +64,8 @@ class Comparison:
     rows: Sequence[Prepared]
     results: Path
     reporter: Reporter
-    num_jobs: int = 1
+    children: Children = field(default_factory=Children)
+    """The processes; they know how many there may be at once."""
     rerun: bool = False
     with_references: bool = True
     """Whether the task's classical predictors are judged too."""
@@ -72,8 +73,7 @@ class Comparison:
     """By the run's place in the recipe."""
 
     def __post_init__(self) -> None:
-        self._children = Children(self.num_jobs)
-        self._found = Found(self.results, self.reporter)
+        self._found = Found(self.results, self.reporter, self.children)
         self._lock = threading.Lock()
         self._shown = 0.0
         self._tasks = [*self._runs(), *self._references()] if self.with_references else self._runs()
@@ -87,11 +87,13 @@ class Comparison:
             KeyboardInterrupt: after every process has written its record.
         """
         futures: dict[Future[None], _Task] = {}
-        with ThreadPoolExecutor(self.num_jobs) as pool:
+        with ThreadPoolExecutor(self.children.num_jobs) as pool:
             while True:
                 try:
-                    if not self._children.interrupted:
-                        for task in [one for one in self._tasks if one.is_ready][: self.num_jobs - len(futures)]:
+                    if not self.children.interrupted:
+                        for task in [one for one in self._tasks if one.is_ready][
+                            : self.children.num_jobs - len(futures)
+                        ]:
                             task.state, task.started = "running", time.monotonic()
                             futures[pool.submit(self._do, task)] = task
                         self._tell()
@@ -102,13 +104,13 @@ class Comparison:
                         del futures[future]
                         future.result()
                 except KeyboardInterrupt:
-                    if self._children.interrupt():
+                    if self.children.interrupt():
                         self.reporter.notice("interrupted: what runs is writing its record; once more ends it at once")
                 except BaseException:
-                    self._children.interrupt()
+                    self.children.interrupt()
                     raise
         self._tell()
-        if self._children.interrupted:
+        if self.children.interrupted:
             raise KeyboardInterrupt
         return [self.done[place] for place in sorted(self.done)]
 
@@ -134,7 +136,7 @@ class Comparison:
         def work(reporter: Reporter) -> tuple[StepState, str]:
             job = task.reference(name)
             found = self._found.answer(job)
-            return _kept(*found) if found else _ended(*run_in_process(reserve(job), reporter, self._children))
+            return _kept(*found) if found else _ended(*run_in_process(reserve(job), reporter, self.children))
 
         return work
 
@@ -165,7 +167,7 @@ class Comparison:
             if row.tuning:
                 return "kept", _chosen(row.tuning)
             try:
-                row.tuning = tune(row.prepared, reporter, self._children)
+                row.tuning = tune(row.prepared, reporter, self.children)
             except RefusedError as error:
                 row.refusal = self._only_row_raises(error)
                 return "refused", row.refusal
@@ -181,7 +183,7 @@ class Comparison:
 
     def _run(self, row: _Row, seed: int, place: int) -> Callable[[Reporter], tuple[StepState, str]]:
         def work(reporter: Reporter) -> tuple[StepState, str]:
-            if self._children.interrupted:
+            if self.children.interrupted:
                 return "cancelled", ""
             job = self._noted(row.prepared.run(seed, row.tuning))
             found = None if self.rerun or row.refusal else self._found.answer(job)
@@ -206,7 +208,7 @@ class Comparison:
             reserved = reserve(job)
             self.reporter.notice(f"run {reserved.run}")
             try:
-                return run_in_process(reserved, reporter, self._children)
+                return run_in_process(reserved, reporter, self.children)
             except RefusedError as error:
                 row.refusal = self._only_row_raises(error)
             except InputError as error:
@@ -226,9 +228,9 @@ class Comparison:
         return str(error)
 
     def _noted(self, job: TrainingJob) -> TrainingJob:
-        if self.num_jobs == 1:
+        if self.children.num_jobs == 1:
             return job
-        told = f"{self.num_jobs} runs at once: times are upper bounds"
+        told = f"{self.children.num_jobs} runs at once: times are upper bounds"
         return job.model_copy(update={"notices": [*job.notices, told]})
 
     def _tell(self) -> None:
@@ -250,7 +252,7 @@ class Comparison:
         left = sum(one.units for one in self._tasks if one.state == "waiting") * pace
         running = [one for one in self._tasks if one.state == "running"]
         left += sum(max(0.0, one.units * pace - (time.monotonic() - one.started)) for one in running)
-        return left / self.num_jobs
+        return left / self.children.num_jobs
 
 
 class _Following:
@@ -261,13 +263,13 @@ class _Following:
         self._comparison = comparison
 
     def notice(self, text: str) -> None:
-        several = self._comparison.num_jobs > 1
+        several = self._comparison.children.num_jobs > 1
         self._comparison.reporter.notice(f"{self._task.name}: {text}" if several else text)
 
     def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
         share = f" {done / total:.0%}" if total else ""
         self._task.detail = f"{stage}{share}  {detail}".strip()
-        several = self._comparison.num_jobs > 1
+        several = self._comparison.children.num_jobs > 1
         name = f"{self._task.name}: {stage}" if several else stage
         self._comparison.reporter.progress(name, done, total, detail)
         self._comparison._tell_soon()

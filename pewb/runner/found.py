@@ -9,7 +9,7 @@ from pewb.errors import InputError
 from pewb.record import NUMERICS_VERSION, Record, Status, Tuning, identity_of, read_record
 from pewb.reporting import Reporter
 from pewb.runner.job import Job, TrainingJob
-from pewb.runner.process import device_here
+from pewb.runner.process import Children
 
 _ANSWERS = ("success", "out_of_memory")
 """Outcomes that stand; what failed otherwise or was cancelled is tried again."""
@@ -18,9 +18,10 @@ _ANSWERS = ("success", "out_of_memory")
 class Found:
     """The records in a folder by the identity of what they ran, whatever their names."""
 
-    def __init__(self, results: Path, reporter: Reporter) -> None:
-        """Read the records in `results`; a file that is none is told and passed over."""
+    def __init__(self, results: Path, reporter: Reporter, children: Children) -> None:
+        """Read the records in `results`; a file that is none is told and passed over. `children` may be asked for the device."""
         self._results = results
+        self._children = children
         self._reporter = reporter
         self._seen: set[Path] = set()
         self._records: dict[str, list[tuple[Record, Path]]] = {}
@@ -71,4 +72,4 @@ class Found:
 
     @cached_property
     def _device_kind(self) -> str:
-        return device_here()[0]
+        return self._children.device()[0]

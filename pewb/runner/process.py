@@ -11,20 +11,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, Any, Protocol
 
 from pewb import errors
 from pewb.errors import InputError, PewbError
 from pewb.record import Record, Status, free_name, read_record, write_record
 from pewb.reporting import Reporter
+from pewb.runner.forkserver import ForkServer, fork_server
 from pewb.runner.job import Job, TrainingJob, now
 
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 """Everything was fetched before: no library may ask the hub again."""
 
-WORKER = (sys.executable, "-P", "-m", "pewb.runner.worker")
-"""What is started for a job; `-P`: the user's current folder may hold an `evaluate.py` of its own."""
+WORKER = "pewb.runner.worker"
+"""The module whose `main` does a job."""
 
 _DEFAULTS = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that wait sleep: spinning, they take the cores from each other when anything else runs (12 times slower, seen)."""
@@ -34,13 +35,30 @@ _ALLOCATOR = "PYTORCH_ALLOC_CONF", "expandable_segments:True"
 _ALLOCATORS = (_ALLOCATOR[0], "PYTORCH_CUDA_ALLOC_CONF")
 """Where a user may have said otherwise."""
 
-_PROBE = """\
-import json
-from pewb.device import choose_device, device_name
-from pewb.recipe import DeviceSection
-device = choose_device(DeviceSection())
-print(json.dumps([device.type, device_name(device)]))
-"""
+
+class Process(Protocol):
+    """A process that runs, or has run: `subprocess.Popen`, or a forked one."""
+
+    @property
+    def stdout(self) -> IO[str] | None:
+        """What it writes."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return its exit status, or None while it runs."""
+        ...
+
+    def wait(self) -> int:
+        """Wait until it has ended, and return its exit status."""
+        ...
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
 
 
 class Children:
@@ -48,38 +66,50 @@ class Children:
 
     def __init__(self, num_jobs: int = 1) -> None:
         """Share the CPU's cores among `num_jobs` processes; one alone takes what it finds."""
+        self.num_jobs = num_jobs
         threads = {} if num_jobs == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_jobs))}
         allocator = {} if any(name in os.environ for name in _ALLOCATORS) else dict([_ALLOCATOR])
         self._environment = _DEFAULTS | threads | allocator | os.environ | dict.fromkeys(_OFFLINE, "1")
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[Process] = set()
         self._lock = threading.Lock()
+        self._server: ForkServer | None = None
         self.interrupted = False
 
-    def start(self, arguments: list[str], log: Any) -> subprocess.Popen[str]:
-        """Start a process whose standard output is read and whose standard error goes to `log`."""
+    def prepare(self) -> None:
+        """Let what processes import be imported from now on, once for all of them."""
+        self._server = self._server or fork_server(self._environment)
+
+    def start(self, module: str, arguments: list[str], log: Any) -> Process:
+        """Start a process that runs `main` of `module`; its standard output is read, its standard error goes to `log`."""
+        self.prepare()
+        forked = self._server.fork(module, arguments, log) if self._server else None
+        process: Process = forked or _started(module, arguments, log, self._environment)
         with self._lock:
-            process = subprocess.Popen(
-                arguments,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=self._environment,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # an interrupt reaches it through us, once
-            )
             self._running.add(process)
             if self.interrupted:
                 process.send_signal(signal.SIGINT)
         return process
 
-    def ended(self, process: subprocess.Popen[str]) -> None:
+    def ended(self, process: Process) -> None:
         """Forget a process; one that is still there is interrupted first, for nothing may go on unseen."""
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait()
         with self._lock:
             self._running.discard(process)
+
+    def device(self) -> tuple[str, str]:
+        """Return kind and name of the device that runs compute on, as a process of its own finds it."""
+        with TemporaryFile() as log:
+            process = self.start("pewb.runner.device_here", [], log)
+            assert process.stdout is not None
+            answer = process.stdout.read()
+            if process.wait() != 0:
+                log.seek(0)
+                raise PewbError(f"the device can't be found out: {log.read().decode(errors='replace').strip()[-300:]}")
+            self.ended(process)
+        kind, name = json.loads(answer)
+        return kind, name
 
     def interrupt(self) -> bool:
         """Interrupt every process; at the second time kill them. Return whether it was the first time."""
@@ -105,12 +135,18 @@ class Answer:
     """Whether the process ended without an answer."""
 
 
-def device_here() -> tuple[str, str]:
-    """Return kind and name of the device that runs compute on, as a process of its own finds it."""
-    command = [sys.executable, "-P", "-c", _PROBE]
-    answer = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
-    kind, name = json.loads(answer.stdout.splitlines()[-1])
-    return kind, name
+def _started(module: str, arguments: list[str], log: Any, environment: dict[str, str]) -> Process:
+    """Start a process in the ordinary way; `-P`: the user's current folder may hold an `evaluate.py` of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=log,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # an interrupt reaches it through us, once
+    )
 
 
 def reserve(job: Job) -> Job:
@@ -189,7 +225,7 @@ def _followed(
     with TemporaryDirectory(prefix="pewb-") as folder, job.log_file.open("wb") as log:
         job_file = Path(folder) / "job.json"
         job_file.write_text(job.model_dump_json(), encoding="utf-8")
-        process = children.start([*WORKER, str(job_file)], log)
+        process = children.start(WORKER, [str(job_file)], log)
         try:
             _listen(process, job, reporter, heard)
             status = process.wait()
@@ -203,7 +239,7 @@ def _tail(job: Job) -> str:
 
 
 def _listen(
-    process: subprocess.Popen[str],
+    process: Process,
     job: Job,
     reporter: Reporter,
     heard: Callable[[str, dict[str, Any]], bool | None],

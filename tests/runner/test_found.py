@@ -2,12 +2,13 @@
 
 from pewb.record import write_record
 from pewb.runner.found import Found
+from pewb.runner.process import Children
 
 
 def test_what_ends_well_after_its_pewb_was_killed_is_found(make_job, reports):
     """Its process goes on for a while beside the pewb that was started again, which must not run it a second time."""
     job = make_job()
-    found = Found(job.results, reports)
+    found = Found(job.results, reports, Children())
     assert found.answer(job) is None
     (job.results / "other.json").write_text("{}", encoding="utf-8")
     path = write_record(job.record("success", device={"kind": "cpu", "name": "CPU"}), job.results)

@@ -17,13 +17,24 @@ SAY = "import json, os, signal, sys, time\nsay = lambda **event: print(json.dump
 FACTS = {"device": {"kind": "cpu", "name": "CPU"}, "precision": "fp32", "data": {"test_digest": "abc"}}
 
 
+def stand_in(monkeypatch, script):
+    """Let every process run `script`."""
+
+    def start(module, arguments, log, environment):
+        command = [sys.executable, "-c", SAY + script, *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, text=True)
+
+    monkeypatch.setattr(process, "fork_server", lambda environment: None)
+    monkeypatch.setattr(process, "_started", start)
+
+
 @pytest.fixture
 def becomes(monkeypatch, make_job, reports):
     """Return a function that runs a job whose process is a script."""
     job = make_job()
 
     def run(script, reporter=reports, children=None):
-        monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", SAY + script))
+        stand_in(monkeypatch, script)
         return run_in_process(job, reporter, children or Children())
 
     run.job = job
@@ -123,7 +134,7 @@ def test_what_is_given_up_stays_so_however_fast_it_goes_on(becomes, monkeypatch)
         "for number in (1, 2, 3): say(event='validated', evaluation=number, value=0.5)\n"
         "say(event='answer', value=0.5, reason=None)"
     )
-    monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", SAY + script))
+    stand_in(monkeypatch, script)
     answer = try_in_process(becomes.job, Silent(), Children(), lambda evaluation, _: evaluation == 2)
     assert answer.given_up
     assert answer.validation == [(1, 0.5), (2, 0.5)]
@@ -135,7 +146,9 @@ def test_an_interrupt_reaches_a_process_of_the_background(make_job, tmp_path):
     (tmp_path / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        worker = subprocess.Popen([*WORKER, str(tmp_path / "job.json")], stdout=subprocess.PIPE, text=True)
+        worker = subprocess.Popen(
+            [sys.executable, "-m", WORKER, str(tmp_path / "job.json")], stdout=subprocess.PIPE, text=True
+        )
     finally:
         signal.signal(signal.SIGINT, before)
     try:
