@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,6 +149,8 @@ class DeepSimulation:
 
 def _shallow(question: Question) -> _Shallow | None:
     """Return how to ask for shallow models that can stand for `question`'s; None: it is none, or its layers differ."""
+    if _names_layers(question.strategy.model_dump(exclude={"kind"})):
+        return None
     blueprint = read_blueprint(question.config, question.labels, question.training.dropout, question.family)
     stack = blueprint.anatomy.top_stack
     depth = stack.num_layers
@@ -172,6 +174,22 @@ def _shallow(question: Question) -> _Shallow | None:
     return _Shallow(depth, stack.path, tuple(map(shallower, SHALLOW)))
 
 
+def _names_layers(settings: Any) -> bool:
+    """Return whether a strategy's settings may single layers out that the shallow models do not have.
+
+    By a key that is of layers, or a name or pattern with a digit in it; both for PEFT's configurations above all.
+    """
+    if isinstance(settings, Mapping):
+        return any(
+            ("layer" in key and value not in (None, [], "")) or _names_layers([key, value])
+            for key, value in settings.items()
+            if key != "peft_type"
+        )
+    if isinstance(settings, list | tuple | set):
+        return any(map(_names_layers, settings))
+    return isinstance(settings, str) and any(map(str.isdigit, settings))
+
+
 def _signature(layer: nn.Module) -> Any:
     """Return everything that makes a layer what it is, but for its number."""
     return [
@@ -183,7 +201,7 @@ def _signature(layer: nn.Module) -> Any:
             {
                 key: value
                 for key, value in vars(module).items()
-                if key != "layer_idx" and isinstance(value, bool | int | float | str | None)
+                if key != "layer_idx" and isinstance(value, bool | int | float | str | tuple | None)
             },
         )
         for name, module in layer.named_modules()

