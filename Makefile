@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test bench lint format lock clean
 
 demo: .venv/.installed
 	$(BIN)/pewb run recipes/lora_sst2.toml --rerun
@@ -12,6 +12,12 @@ demo: .venv/.installed
 
 test: .venv/.installed-test
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile  # one process for each core
+
+# Speed and accuracy beside the rivals'; what they print is committed in benchmarks/*.md.
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks.training_speed
+	$(BIN)/python -m benchmarks.planner_speed
+	$(BIN)/python -m benchmarks.planner_accuracy
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
