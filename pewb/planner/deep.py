@@ -36,9 +36,7 @@ def simulation_of(question: Question, target: Target) -> Simulation | DeepSimula
     if shallow is not None:
         try:
             return DeepSimulation(question, target, shallow)
-        except (
-            Exception
-        ) as error:  # such as a setting that names a layer: the whole model has it, or says what is wrong
+        except Exception as error:  # the whole model can do what is asked, or says what is wrong
             logger.debug("no shallow models can stand for this one: %s", error)
     return Simulation(question, target)
 

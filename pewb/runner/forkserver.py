@@ -19,6 +19,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,10 @@ class Forked:
             if self._returncode is None:
                 told = os.read(self._status, 16)
                 os.close(self._status)
-                self._returncode = int(told) if told else -signal.SIGKILL  # the server is gone
+                if not told:  # the server is gone, so nobody would tell how it ends, and it must not go on unseen
+                    with suppress(ProcessLookupError):
+                        os.kill(self.pid, signal.SIGKILL)
+                self._returncode = int(told or -signal.SIGKILL)
             return self._returncode
 
     def poll(self) -> int | None:

@@ -103,11 +103,13 @@ class Children:
         with TemporaryFile() as log:
             process = self.start("pewb.runner.device_here", [], log)
             assert process.stdout is not None
-            answer = process.stdout.read()
-            if process.wait() != 0:
+            try:
+                answer, status = process.stdout.read(), process.wait()
+            finally:
+                self.ended(process)
+            if status != 0:
                 log.seek(0)
                 raise PewbError(f"the device can't be found out: {log.read().decode(errors='replace').strip()[-300:]}")
-            self.ended(process)
         kind, name = json.loads(answer)
         return kind, name
 

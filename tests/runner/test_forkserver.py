@@ -33,8 +33,12 @@ def log():
         yield file
 
 
-def test_a_forked_process_is_fresh_but_for_its_imports(server, log):
-    several = [server.fork(FORKED, ["tell"], log) for _ in range(3)]
+def test_a_forked_process_is_fresh_but_for_its_imports(server, tmp_path):
+    logs = [tmp_path / f"{number}.log" for number in range(3)]
+    several = []
+    for path in logs:
+        with path.open("wb") as log:
+            several.append(server.fork(FORKED, ["tell"], log))
     told = [json.loads(one.stdout.read()) for one in several]
     assert [one.wait() for one in several] == [0, 0, 0]
     for one in told:
@@ -44,8 +48,7 @@ def test_a_forked_process_is_fresh_but_for_its_imports(server, log):
         assert (one["cuda"], one["bad_fork"]) == (False, False), "no device was touched before"
         assert one["product"] == 300**3
     assert len({one["descriptors"] for one in told}) == 1, "the others' pipes are closed in it"
-    log.seek(0)
-    assert log.read().decode().splitlines() == ["to the log"] * 3
+    assert [path.read_text() for path in logs] == ["to the log\n"] * 3
 
 
 @pytest.mark.parametrize(("asked", "status"), [(["end", "0"], 0), (["end", "3"], 3), (["die"], -signal.SIGSEGV)])
@@ -70,6 +73,16 @@ def test_it_is_interrupted_and_killed(server, log):
     assert (forked.stdout.read(), forked.wait()) == ("interrupted\n", 7)
     other.kill()
     assert other.wait() == -signal.SIGKILL
+
+
+def test_with_the_server_a_process_that_nobody_could_follow_is_ended(log):
+    server = ForkServer(ENVIRONMENT)
+    forked = server.fork(FORKED, ["sleep"], log)
+    assert forked.stdout.readline() == "sleeps\n"
+    assert forked.poll() is None
+    server.close()
+    assert forked.wait() == -signal.SIGKILL
+    assert forked.stdout.read() == "", "its end of the pipe is closed: it is gone"
 
 
 def test_where_no_server_serves_a_process_is_started(monkeypatch, log):
