@@ -372,8 +372,11 @@ def _reason_for_nothing(entries: Sequence[Entry], pool: Sequence[Entry], memory:
         return f"nothing fits {memory}; the least is {least.candidate.name}, {format_bytes(needed)} with {how}"
     if not pool:
         return "everything that fits breaks another budget; raise --max-trainable or --max-train-time"
-    names = _listed([entry.candidate.name for entry in pool]) if len(pool) <= _FEW else f"{len(pool)} rows"
-    return f"no evidence: {names} fit{'s' * (len(pool) == 1)}; run the recipe, or give --probe MINUTES, to choose"
+    surely = [entry for entry in pool if entry.fits == "yes"]
+    named = surely or pool
+    names = _listed([entry.candidate.name for entry in named]) if len(named) <= _FEW else f"{len(named)} rows"
+    verb = ("fits" if len(named) == 1 else "fit") if surely else "may just fit"
+    return f"no evidence: {names} {verb}; run the recipe, or give --probe MINUTES, to choose"
 
 
 def _listed(names: Sequence[str]) -> str:

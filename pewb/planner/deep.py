@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -15,8 +16,11 @@ from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question, Simu
 from pewb.planner.target import Target
 from pewb.planner.trace import Change
 from pewb.record import Parameters
+from pewb.strategies import Strategy
 
 logger = logging.getLogger(__name__)
+
+_Told = TypeVar("_Told")
 
 _LEAST_LAYERS = 12
 """With fewer, two shallow simulations take as long as the whole one."""
@@ -107,11 +111,12 @@ class DeepSimulation:
         Raises:
             OutOfMemoryError: the whole model had to be simulated, and takes more than `limit_bytes`.
         """
-        if not self._whole:
-            fewer, more = (one.trace_of_training(micro_batch_size) for one in self._pair)
-            phase = self._phase([fewer[0], more[0]])
+        told = self._of_both(lambda one: one.trace_of_training(micro_batch_size))
+        if told:
+            (fewer, less_flops), (more, flops) = told
+            phase = self._phase([fewer, more])
             if phase is not None:
-                return phase, self._in_proportion(fewer[1], more[1])
+                return phase, self._in_proportion(less_flops, flops)
         return self._by_the_whole().train(micro_batch_size, limit_bytes)
 
     def evaluate(self, batch_size: int = EVALUATION_BATCH_SIZE, limit_bytes: int | None = None) -> Phase:
@@ -120,11 +125,21 @@ class DeepSimulation:
         Raises:
             OutOfMemoryError: the whole model had to be simulated, and takes more than `limit_bytes`.
         """
-        if not self._whole:
-            phase = self._phase([one.trace_of_evaluation(batch_size) for one in self._pair])
-            if phase is not None:
-                return phase
+        traces = self._of_both(lambda one: one.trace_of_evaluation(batch_size))
+        phase = self._phase(traces) if traces else None
+        if phase is not None:
+            return phase
         return self._by_the_whole().evaluate(batch_size, limit_bytes)
+
+    def _of_both(self, asked: Callable[[Simulation], _Told]) -> list[_Told] | None:
+        """Return what the shallow models answer; None: they do not stand for the whole one, or one of them can't."""
+        if self._whole:
+            return None
+        try:
+            return [asked(one) for one in self._pair]
+        except Exception as error:  # such as where every layer of the fewer happens to be dropped
+            logger.debug("a shallow model can't do what is asked: %s", error)
+            return None
 
     def _phase(self, traces: Sequence[Sequence[Change]]) -> Phase | None:
         """Return what the whole model holds, if the `traces` of the shallow ones tell."""
@@ -147,7 +162,7 @@ class DeepSimulation:
 
 def _shallow(question: Question) -> _Shallow | None:
     """Return how to ask for shallow models that can stand for `question`'s; None: it is none, or its layers differ."""
-    if _names_layers(question.strategy.model_dump(exclude={"kind"})):
+    if _may_name_layers(question.strategy):
         return None
     blueprint = read_blueprint(question.config, question.labels, question.training.dropout, question.family)
     stack = blueprint.anatomy.top_stack
@@ -172,20 +187,32 @@ def _shallow(question: Question) -> _Shallow | None:
     return _Shallow(depth, stack.path, tuple(map(shallower, SHALLOW)))
 
 
-def _names_layers(settings: Any) -> bool:
-    """Return whether a strategy's settings may single layers out that the shallow models do not have.
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+"""A module's name, or the end of one, that has no number in it."""
+_WORD = re.compile(r"[A-Za-z_-]*")
 
-    By a key that is of layers, or a name or pattern with a digit in it; both for PEFT's configurations above all.
+
+def _may_name_layers(strategy: Strategy) -> bool:
+    """Return whether a strategy's settings may single out layers that the shallow models do not have.
+
+    By a key that is of layers, or by a name with a number or a pattern, both in PEFT's configurations above all.
     """
-    if isinstance(settings, Mapping):
-        return any(
-            ("layer" in key and value not in (None, [], "")) or _names_layers([key, value])
-            for key, value in settings.items()
-            if key != "peft_type"
-        )
-    if isinstance(settings, list | tuple | set):
-        return any(map(_names_layers, settings))
-    return isinstance(settings, str) and any(map(str.isdigit, settings))
+    settings = strategy.model_dump(exclude={"kind"})
+    settings |= settings.pop("config", {})
+    settings.pop("peft_type", None)
+    return any(
+        ("layer" in key and value not in (None, [], "")) or not _is_of_every_layer(value, _WORD)
+        for key, value in settings.items()
+    )
+
+
+def _is_of_every_layer(value: Any, allowed: re.Pattern[str]) -> bool:
+    """Return whether the texts in `value` are all such as `allowed`; in a list they may be modules' names."""
+    if isinstance(value, Mapping):
+        return all(_is_of_every_layer(one, _WORD) for pair in value.items() for one in pair)
+    if isinstance(value, list | tuple | set):
+        return all(_is_of_every_layer(one, _NAME) for one in value)
+    return not isinstance(value, str) or allowed.fullmatch(value) is not None
 
 
 def _signature(layer: nn.Module) -> Any:

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -39,10 +40,17 @@ _IMPORTED_WITHOUT_GPU = ("peft",)
 
 _NVIDIA = Path("/proc/driver/nvidia")
 _LONGEST_REQUEST = 65536
+_LOOKS_SECONDS = 0.1
+
+UNKNOWN = 255
+"""The exit status of a process whose server is gone."""
 
 
 class Forked:
-    """A process that the server has forked, to be used as `subprocess.Popen` is."""
+    """A process that the server has forked, to be used as `subprocess.Popen` is.
+
+    If the server is gone nobody tells how the process ends: its exit status is `UNKNOWN` then.
+    """
 
     def __init__(self, pid: int, output: int, status: int) -> None:
         """Know it by its number; read what it writes from `output`, and how it ended from `status`."""
@@ -50,30 +58,41 @@ class Forked:
         self.stdout = os.fdopen(output, encoding="utf-8")
         self._status = status
         self._returncode: int | None = None
+        self._is_orphan = False
         self._lock = threading.Lock()
+        weakref.finalize(self, os.close, status)
 
     def wait(self) -> int:
         """Wait until it has ended; return its exit status, which is a signal's number below zero."""
-        with self._lock:
-            if self._returncode is None:
-                told = os.read(self._status, 16)
-                os.close(self._status)
-                if not told:  # the server is gone, so nobody would tell how it ends, and it must not go on unseen
-                    with suppress(ProcessLookupError):
-                        os.kill(self.pid, signal.SIGKILL)
-                self._returncode = int(told or -signal.SIGKILL)
-            return self._returncode
+        while True:
+            select.select([self._status], [], [])
+            status = self._learned()
+            if status is not None:
+                return status
+            time.sleep(_LOOKS_SECONDS)
 
     def poll(self) -> int | None:
         """Return its exit status, or None while it runs."""
         if self._returncode is None and not select.select([self._status], [], [], 0)[0]:
             return None
-        return self.wait()
+        return self._learned()
+
+    def _learned(self) -> int | None:
+        """Read what there is to be read of its end, or, if nobody tells any more, look whether it is there."""
+        with self._lock:
+            if self._returncode is None and not self._is_orphan:
+                told = os.read(self._status, 16)
+                self._returncode = int(told) if told else None
+                self._is_orphan = not told
+            if self._returncode is None and not _runs(self.pid):
+                self._returncode = UNKNOWN
+            return self._returncode
 
     def send_signal(self, number: int) -> None:
         """Send a signal, if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it at once."""
@@ -125,6 +144,15 @@ class ForkServer:
     def close(self) -> None:
         """End the server; what was forked from it goes on."""
         self._end()
+
+
+def _runs(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _ended(process: subprocess.Popen[bytes], channel: socket.socket) -> None:

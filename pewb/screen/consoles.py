@@ -14,5 +14,7 @@ err = Console(stderr=True, highlight=False, emoji=False)
 
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on standard output."""
+    if sys.stdout is None:  # it was closed before pewb began
+        return
     can_all = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=not can_all, allow_nan=False) + "\n")

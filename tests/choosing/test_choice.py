@@ -55,6 +55,13 @@ def test_a_choice_that_is_not_the_best_names_the_best_and_the_p_value(simulated_
     assert found.ranking.reason.endswith("376.0 MiB of 8.00 GiB")
 
 
+def test_memory_that_every_row_names_is_what_a_plan_and_a_run_take_it_for():
+    section = DeviceSection(kind="cpu", memory="1GiB")
+    assert [target.memory_bytes for target in targets_of([section, section])] == [2**30]
+    assert len(targets_of([section, DeviceSection(kind="cpu")])) == len(LADDER)
+    assert targets_of([section], None, ["8GiB"])[0].memory_bytes > 7 * 2**30
+
+
 def test_what_does_not_fit_is_no_rival(simulated_as):
     simulated_as(NEEDS | {"full": (30_000, 100, 22_700_000), "top_layers": (30_000, 100, 3_697_538)})
     found = chosen_at("8GiB")

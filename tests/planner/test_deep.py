@@ -116,6 +116,9 @@ def test_layers_that_differ_are_not_taken_for_alike(architecture):
         {"target_modules": r".*layers\.(0|11)\.self_attn\.q_proj"},
         {"layers_to_transform": [0, 11]},
         {"exclude_modules": ["model.layers.11.self_attn.q_proj"]},
+        {"target_modules": r".*layers\.\d\.self_attn\.q_proj"},
+        {"target_modules": r".*layers\.[^.]\.self_attn\.q_proj"},
+        {"rank_pattern": {r"layers...self_attn\.q_proj": 32}},
     ],
 )
 def test_settings_for_a_layer_that_the_shallow_models_lack_count(config):
@@ -125,6 +128,16 @@ def test_settings_for_a_layer_that_the_shallow_models_lack_count(config):
     assert told == answers(Simulation(asked, CPU))
     alike = {"peft_type": "LORA", "target_modules": ["q_proj"]}
     assert told != answers(simulation_of(replace(asked, strategy=strategies()["peft"](config=alike)), CPU))
+
+
+def test_where_the_shallow_models_can_not_the_whole_one_answers(monkeypatch):
+    """As where `module_dropout` happens to leave every layer of the shallow ones out."""
+    asked = question("llama")
+    deep = simulation_of(asked, CPU)
+    for one in deep._pair:
+        monkeypatch.setattr(one, "trace_of_training", lambda *_: 1 / 0)
+    assert answers(deep) == answers(Simulation(asked, CPU))
+    assert not deep.is_extended
 
 
 def layers_of(count, size=10, last=None):

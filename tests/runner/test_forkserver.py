@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
 
 from pewb.runner import process
-from pewb.runner.forkserver import ForkServer
+from pewb.runner.forkserver import UNKNOWN, ForkServer
 from pewb.runner.process import Children
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks soundly after imports")
@@ -75,14 +76,27 @@ def test_it_is_interrupted_and_killed(server, log):
     assert other.wait() == -signal.SIGKILL
 
 
-def test_with_the_server_a_process_that_nobody_could_follow_is_ended(log):
+def test_a_process_whose_server_is_gone_is_followed_on(log):
     server = ForkServer(ENVIRONMENT)
-    forked = server.fork(FORKED, ["sleep"], log)
-    assert forked.stdout.readline() == "sleeps\n"
-    assert forked.poll() is None
+    forked, other = (server.fork(FORKED, ["sleep"], log) for _ in range(2))
+    assert [forked.stdout.readline(), other.stdout.readline()] == ["sleeps\n"] * 2
     server.close()
-    assert forked.wait() == -signal.SIGKILL
-    assert forked.stdout.read() == "", "its end of the pipe is closed: it is gone"
+    assert (forked.poll(), other.poll()) == (None, None)
+    forked.send_signal(signal.SIGINT)
+    other.kill()
+    assert forked.stdout.read() == "interrupted\n"
+    assert (forked.wait(), other.wait(), forked.poll()) == (UNKNOWN,) * 3
+
+
+def test_it_may_be_asked_and_signalled_while_it_ends(server, log):
+    for _ in range(20):
+        forked = server.fork(FORKED, ["end", "3"], log)
+        waiting = threading.Thread(target=forked.wait)
+        waiting.start()
+        while forked.poll() is None:
+            forked.send_signal(0)
+        waiting.join()
+        assert forked.wait() == 3
 
 
 def test_where_no_server_serves_a_process_is_started(monkeypatch, log):
