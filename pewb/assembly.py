@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from pewb.anatomy import Anatomy
 from pewb.backbone import assume_padding, build_backbone, check_length, load_backbone, load_tokenizer, read_blueprint
 from pewb.device import Computing
 from pewb.errors import RefusedError
+from pewb.kernels import quicken, quicken_inserted
 from pewb.measurement.parameters import head_parameters
+from pewb.prefix.frozen import Prefix, find_prefix
 from pewb.quantization import is_quantized, quantization_config
 from pewb.recipe import Quantization, Training
 from pewb.strategies import Strategy
@@ -37,6 +40,8 @@ class Assembly:
     strategy: Strategy
     notices: list[str]
     """What the user should know of how the recipe was read."""
+    prefix: Prefix | None = None
+    """What lies below the lowest trained layer, where the strategy trains only higher ones."""
 
 
 def load(
@@ -82,12 +87,20 @@ def load(
     _cast(model, kept, computing)
     if quantization.kind == "none":
         model.to(computing.device)
+    quicken(model, anatomy, computing)
     notices = _notices(strategy, anatomy)
     return Assembly(model, tokenizer, anatomy, computing, strategy, notices)
 
 
-def insert(assembly: Assembly, gradient_checkpointing: bool, seed: int) -> None:
+def insert(
+    assembly: Assembly,
+    gradient_checkpointing: bool,
+    seed: int,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> None:
     """Apply the strategy to the loaded model, in place; what is inserted is drawn from `seed`.
+
+    `autocast` gives the context in which the model computes.
 
     Raises:
         RefusedError: a site of the strategy matches nothing.
@@ -95,6 +108,7 @@ def insert(assembly: Assembly, gradient_checkpointing: bool, seed: int) -> None:
     torch.manual_seed(seed)
     assembly.model = assembly.strategy.apply(assembly.model, assembly.anatomy)
     assembly.model.to(assembly.computing.device)
+    quicken_inserted(assembly.model, assembly.computing)
     if assembly.computing.precision != "bf16-true":
         for parameter in assembly.model.parameters():
             if parameter.requires_grad:
@@ -106,6 +120,11 @@ def insert(assembly: Assembly, gradient_checkpointing: bool, seed: int) -> None:
         assembly.model.config.use_cache = False
     trained = {id(parameter) for parameter in assembly.model.parameters() if parameter.requires_grad}
     assert all(id(parameter) in trained for parameter in head_parameters(assembly.model, assembly.anatomy))
+    prefix = find_prefix(assembly.model, assembly.anatomy, assembly.computing.device, autocast)
+    if isinstance(prefix, str):
+        assembly.notices.append(f"the frozen layers are computed anew in every epoch: {prefix}")
+    else:
+        assembly.prefix = prefix
 
 
 def _refuse_unfit(strategy: Strategy, anatomy: Anatomy, quantization: str, device: str) -> None:

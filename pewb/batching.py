@@ -7,17 +7,20 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from pewb.errors import InputError
 from pewb.objective import IGNORED, Inputs
 from pewb.tasks import ModelHead, Split, TaskFamily
+
+STATES = "prefix_states"
+"""Under this name a batch's inputs hold cached states; a model whose frozen layers were cut out takes them there."""
 
 _BATCHES_SORTED_TOGETHER = 50
 """Length is sorted within so many batches at a time, so that batches differ from epoch to epoch."""
@@ -212,23 +215,26 @@ def _store(features: Any, num_cut: int, place: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def collate(
-    tokenizer: Any, data: Encoded, indices: Sequence[int], device: torch.device
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Return the model's inputs, each (batch, tokens) and padded to the longest, and the labels.
+class Ragged:
+    """Rows of unlike lengths, one after another in one tensor."""
 
-    Labels are classes, (batch,), or tokens, (batch, tokens), padded with `IGNORED` on the right.
-    """
-    columns = data.features[list(indices)]
-    of_tokens = columns.pop("labels", None)
-    inputs = tokenizer.pad(columns, return_tensors="pt")
-    if of_tokens is None:
-        labels = torch.tensor([data.labels[index] for index in indices])
-    else:
-        assert tokenizer.padding_side == "right"
-        rows = [torch.tensor(row) for row in of_tokens]
-        labels = pad_sequence(rows, batch_first=True, padding_value=IGNORED)
-    return {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device)
+    def __init__(self, values: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Hold `values`, (all rows' entries, ...), of rows with `lengths`, (rows,)."""
+        self.values = values
+        self.lengths = lengths
+        self.starts = lengths.cumsum(0) - lengths
+
+    def padded(self, indices: torch.Tensor, side: str, padding: int | None) -> torch.Tensor:
+        """Return rows as (rows, longest, ...), filled on `side` with `padding`; None: with copies of entries, to be masked."""
+        lengths = self.lengths[indices, None]
+        places = torch.arange(int(lengths.max()))
+        if side == "left":
+            places = places + lengths - len(places)
+        inside = places.clamp(min=0).minimum(lengths - 1).clamp_(min=0) + self.starts[indices, None]
+        found = self.values[inside.clamp_(max=len(self.values) - 1).flatten()].unflatten(0, inside.shape)
+        if padding is None:
+            return found
+        return found.masked_fill_((places < 0) | (places >= lengths), padding)
 
 
 class Batches(Protocol):
@@ -239,25 +245,72 @@ class Batches(Protocol):
         ...
 
     def __call__(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
-        """Return the model's inputs and the labels of a micro-batch, on the device."""
+        """Return the model's inputs and the labels of a micro-batch, on the device; labels that are tokens on the host."""
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Collated:
-    """Batches of tokenised examples."""
+    """Batches of tokenised examples, padded to the longest."""
 
     tokenizer: Any
     data: Encoded
     device: torch.device
+    states: Ragged | None = None
+    """What the frozen layers make of each example, (tokens, hidden) or (1, hidden), where that is cached."""
+    _columns: dict[str, tuple[Ragged, int]] = field(init=False)
+    """The inputs' columns, each with what pads it."""
+    _labels: torch.Tensor | Ragged = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the examples out of their table."""
+        table = self.data.features.with_format("arrow")[:]
+        found = {name: _ragged(table[name]) for name in table.column_names}
+        self._labels = found.pop("labels", None) or torch.tensor(self.data.labels)
+        paddings = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
+        self._columns = {name: (column, paddings.get(name, 0)) for name, column in found.items()}
 
     def weight(self, indices: Sequence[int]) -> int:
         """Return the number of examples, or of target tokens; at least 1, for a batch may have no target."""
         return max(1, sum(self.data.weights[index] for index in indices))
 
     def __call__(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
-        """Return the examples, padded to the longest."""
-        return collate(self.tokenizer, self.data, indices, self.device)
+        """Return the model's inputs, each (batch, tokens), and the labels: classes, (batch,), or tokens, (batch, tokens).
+
+        Labels that are tokens are padded with `IGNORED` on the right. Of examples whose cached states are one row, which
+        is the first token's, the model is given that token alone.
+        """
+        chosen = torch.as_tensor(indices)
+        side = self.tokenizer.padding_side
+        columns, labels = self._columns, self._labels
+        if self.states is not None and self._is_one_row:
+            inputs = {name: column.values[column.starts[chosen], None] for name, (column, _) in columns.items()}
+        else:
+            inputs = {name: column.padded(chosen, side, padding) for name, (column, padding) in columns.items()}
+        if self.states is not None:
+            inputs[STATES] = self.states.padded(chosen, side, None)
+        if isinstance(labels, Ragged):
+            assert side == "right"
+            told = labels.padded(chosen, "right", IGNORED)  # it stays where it can be read without waiting
+        else:
+            told = self._moved(labels[chosen])
+        return {name: self._moved(tensor) for name, tensor in inputs.items()}, told
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the tensor on the device, without waiting for the copy."""
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    @cached_property
+    def _is_one_row(self) -> bool:
+        return self.states is not None and bool((self.states.lengths == 1).all())
+
+
+def _ragged(column: Any) -> Ragged:
+    """Return an Arrow column of lists of integers."""
+    import pyarrow.compute
+
+    values = torch.tensor(pyarrow.compute.list_flatten(column).to_numpy(), dtype=torch.long)
+    return Ragged(values, torch.tensor(pyarrow.compute.list_value_length(column).to_numpy(), dtype=torch.long))
 
 
 def shuffled_batches(

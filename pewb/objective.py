@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from torch.nn import functional
 
+from pewb.kernels.token_loss import head_input, summed_token_loss, token_losses
 from pewb.tasks import ModelHead, TaskFamily
 
 IGNORED = -100
@@ -20,7 +22,8 @@ Inputs = dict[str, torch.Tensor]
 class Objective:
     """How a family's batches go through a model, and what its outputs cost.
 
-    The model is called without labels: a mean over a micro-batch, which it would return, is not the batch's mean.
+    The model is called without labels: a mean over a micro-batch, which it would return, is not the batch's mean. Call
+    these under the run's autocast.
     """
 
     label_smoothing: float = 0.0
@@ -31,9 +34,9 @@ class Objective:
         return logits
 
     def losses(
-        self, logits: torch.Tensor, labels: torch.Tensor, reduction: Literal["sum", "none"] = "sum"
+        self, model: Any, inputs: Inputs, labels: torch.Tensor, reduction: Literal["sum", "none"] = "sum"
     ) -> torch.Tensor:
-        """Return the sum of the losses in float32, or each example's, (batch,)."""
+        """Return the sum of a batch's losses in float32, or, for no gradients, each example's, (batch,)."""
         raise NotImplementedError
 
 
@@ -42,50 +45,50 @@ class Classes(Objective):
     """The cross-entropy of each example's class: logits (batch, classes), labels (batch,); an example weighs 1."""
 
     def losses(
-        self, logits: torch.Tensor, labels: torch.Tensor, reduction: Literal["sum", "none"] = "sum"
+        self, model: Any, inputs: Inputs, labels: torch.Tensor, reduction: Literal["sum", "none"] = "sum"
     ) -> torch.Tensor:
         """Return the sum over the examples, or each one's loss."""
-        return functional.cross_entropy(
-            logits.float(), labels, reduction=reduction, label_smoothing=self.label_smoothing
-        )
+        logits = self.logits(model, inputs, labels).float()
+        return functional.cross_entropy(logits, labels, reduction=reduction, label_smoothing=self.label_smoothing)
 
 
 @dataclass(frozen=True)
 class Tokens(Objective):
-    """The cross-entropy of each target token: logits (batch, tokens, vocabulary), labels (batch, tokens).
+    """The cross-entropy of each target token; labels are (batch, tokens), and in the host's memory.
 
-    An example weighs as much as it has targets, the labels that are not `IGNORED`.
+    An example weighs as much as it has targets, the labels that are not `IGNORED`. Logits are computed for the positions
+    of targets alone, and in pieces.
     """
 
-    def targets(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the token that is to be predicted at each position of the logits, (batch, positions)."""
+    def targets(self, num_positions: int, labels: torch.Tensor) -> torch.Tensor:
+        """Return the token that is to be predicted at each of the model's positions, (batch, positions)."""
         return labels
 
     def losses(
-        self, logits: torch.Tensor, labels: torch.Tensor, reduction: Literal["sum", "none"] = "sum"
+        self, model: Any, inputs: Inputs, labels: torch.Tensor, reduction: Literal["sum", "none"] = "sum"
     ) -> torch.Tensor:
         """Return the sum over the target tokens, or each example's sum."""
-        losses = functional.cross_entropy(
-            logits.float().view(-1, logits.shape[-1]),
-            self.targets(logits, labels).reshape(-1),
-            ignore_index=IGNORED,
-            reduction=reduction,
-            label_smoothing=self.label_smoothing,
-        )
-        return losses if reduction == "sum" else losses.view(len(labels), -1).sum(1)
+        head = model.get_output_embeddings()
+        states, are_read = head_input(model, head, lambda: self.logits(model, inputs, labels))
+        targets = self.targets(states.shape[1], labels)
+        [places] = (targets.flatten() != IGNORED).nonzero(as_tuple=True)
+        chosen = targets.flatten()[places].to(states.device, non_blocking=True)
+        rows = states.flatten(0, 1).index_select(0, places.to(states.device, non_blocking=True))
+        last: nn.Module = head if are_read else nn.Identity()
+        if reduction == "sum":
+            return summed_token_loss(rows, last, chosen, self.label_smoothing)
+        losses = token_losses(rows, last, chosen, self.label_smoothing)
+        owners = (places // states.shape[1]).to(losses.device)
+        return losses.new_zeros(len(labels)).index_add_(0, owners, losses)
 
 
 @dataclass(frozen=True)
 class NextTokens(Tokens):
     """The loss of a causal language model: every position predicts the token after it."""
 
-    def targets(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the labels moved one position on; virtual tokens stand before the text.
-
-        The labels are moved, not the logits: to cut those would copy the largest tensor of the step.
-        """
-        num_virtual = logits.shape[1] - labels.shape[1]
-        return functional.pad(labels, (num_virtual, 1), value=IGNORED)[:, 1:]
+    def targets(self, num_positions: int, labels: torch.Tensor) -> torch.Tensor:
+        """Return the labels moved one position on; virtual tokens stand before the text."""
+        return functional.pad(labels, (num_positions - labels.shape[1], 1), value=IGNORED)[:, 1:]
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class TargetTokens(Tokens):
 
     def logits(self, model: Any, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
         """Return the logits of the target's tokens, which the model itself moves on for its decoder."""
+        labels = labels.to(inputs["input_ids"].device, non_blocking=True)
         shifted = model.prepare_decoder_input_ids_from_labels(labels=labels)
         return super().logits(model, inputs | {"decoder_input_ids": shifted}, labels)
 

@@ -16,7 +16,7 @@ from pewb.errors import InputError
 SCHEMA_VERSION = 2
 """Raised when the shape of a record changes; `_UPGRADES` then gains a function from the version before."""
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raised when a change alters what a run computes, so that older records are not mistaken for the same run."""
 
 Status = Literal["success", "out_of_memory", "failed", "cancelled", "refused"]
@@ -70,6 +70,8 @@ class Memory(_Section):
 
     train: Peak = Peak()
     evaluation: Peak = Peak()
+    prefix_cache_bytes: int | None = None
+    """The cached states of the frozen layers: on disk, mapped into memory, and not in the peaks of live tensors."""
 
 
 class Time(_Section):
@@ -78,7 +80,9 @@ class Time(_Section):
     load_seconds: float | None = None
     """Reading the data and the weights, inserting the strategy."""
     train_seconds: float | None = None
-    """The optimizer's steps alone, without evaluation."""
+    """The optimizer's steps, and the one pass through frozen layers that are cached; without evaluation."""
+    prefix_seconds: float | None = None
+    """Of those, the pass through the frozen layers, counted in full where an earlier run had left its states."""
     evaluate_seconds: float | None = None
     """The evaluation of the tuned model on the test split."""
     total_seconds: float | None = None
@@ -177,6 +181,8 @@ class Record(_Section):
     data: dict[str, Any] = {}
     """Examples in each split, labels, digest of the test examples, texts that were cut."""
 
+    prefix_cache: bool | None = None
+    """Whether the frozen layers were run once for all epochs; null where the lowest layer is trained, or nothing was."""
     parameters: Parameters | None = None
     memory: Memory = Memory()
     memory_predicted: Memory | None = None

@@ -20,7 +20,7 @@ from transformers import (
 from pewb import assembly
 from pewb.assets import fetch
 from pewb.backbone import Blueprint, build_virtual, check_length, load_backbone, load_tokenizer, read_blueprint
-from pewb.batching import Collated, collate, encode
+from pewb.batching import Collated, encode
 from pewb.device import Computing
 from pewb.errors import InputError
 from pewb.objective import Classes
@@ -255,11 +255,11 @@ def test_three_classes_and_pairs_train(architecture, is_pair, tiny_backbone, tin
     data = encode(assembled.tokenizer, texts, [0, 1, 2], 16)
     assert data.num_cut == 0
     model = assembled.model
-    inputs, _ = collate(assembled.tokenizer, data, range(3), CPU)
+    inputs, _ = Collated(assembled.tokenizer, data, CPU)(range(3))
     model.eval()
     with torch.no_grad():
         together = model(**inputs).logits
-        alone = [model(**collate(assembled.tokenizer, data, [index], CPU)[0]).logits for index in range(3)]
+        alone = [model(**Collated(assembled.tokenizer, data, CPU)([index])[0]).logits for index in range(3)]
     assert together.shape == (3, 3)
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
@@ -293,10 +293,10 @@ def test_the_real_gguf(tmp_path):
     model = load_backbone(blueprint, None, CPU).eval()
     assert {one.dtype for one in model.parameters()} == {torch.float32}
     data = encode(tokenizer, texts, [1, 0], 32)
-    inputs, _ = collate(tokenizer, data, range(2), CPU)
+    inputs, _ = Collated(tokenizer, data, CPU)(range(2))
     with torch.no_grad():
         plain = model(**inputs).logits
-        alone = [model(**collate(tokenizer, data, [index], CPU)[0]).logits for index in range(2)]
+        alone = [model(**Collated(tokenizer, data, CPU)([index])[0]).logits for index in range(2)]
     torch.testing.assert_close(plain, torch.cat(alone), rtol=1e-3, atol=1e-3)
 
     model.save_pretrained(tmp_path)

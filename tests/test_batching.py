@@ -5,7 +5,7 @@ import torch
 from tokenizers import processors
 
 from pewb import batching
-from pewb.batching import collate, encode, encode_split
+from pewb.batching import Collated, encode, encode_split
 from pewb.errors import InputError
 from pewb.tasks import CausalLm, Seq2Seq, Split
 from tests.tiny_backbones import tokenizer_for
@@ -114,7 +114,7 @@ def test_padding_is_no_target(family, architecture):
     tokenizer = tokenizer_for(architecture)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     data = encode_split(family, tokenizer, PAIRS, 16)
-    inputs, labels = collate(tokenizer, data, [1, 0], torch.device("cpu"))
+    inputs, labels = Collated(tokenizer, data, torch.device("cpu"))([1, 0])
     assert inputs["input_ids"].shape == inputs["attention_mask"].shape
     assert (labels != -100).sum(1).tolist() == [data.weights[1], data.weights[0]]
     assert labels[0].tolist()[-2:] == [-100, -100]

@@ -24,7 +24,7 @@ _BUDGET = ("epochs", "max_steps", "batch_size", "max_tokens")
 _METHOD = ("optimizer", "lora_plus_ratio")
 """Keys of `training` that make another method: likewise."""
 
-_FREE = {"micro_batch_size", "gradient_checkpointing", "precision"}
+_FREE = {"micro_batch_size", "gradient_checkpointing", "precision", "prefix_cache"}
 """Keys of `training` that a choice may set, or that alter next to nothing of what is learned."""
 
 SHIPPED = "shipped with pewb"
@@ -104,7 +104,8 @@ class Evidence:
     def supports(self, cells: Sequence[Cell], backbones: Sequence[str]) -> tuple[list[Support | None], list[Foreign]]:
         """Return for each cell the row that speaks for it, and the rows of the same strategies that speak for none.
 
-        All of them were tested on the same examples: of several test sets the one that the most cells were tested on.
+        All of them were tested on the same examples and computed alike: of several test sets and versions of the numerics
+        the one that the most cells have.
 
         Args:
             cells: a recipe's rows.
@@ -124,19 +125,26 @@ class Evidence:
             for place in exact:
                 assert recipe is not None
                 chosen = record.tuning.chosen if record.tuning else {}
-                differs = tuple(_differing(recipe, cells[place].recipe))
-                found[_test_set(row)][place].append(Support(row, recipe, chosen, origin, differs))
+                differs = (
+                    *_differing(recipe, cells[place].recipe),
+                    *(["older numerics"] if row.older_numerics else []),
+                )
+                found[*_test_set(row), row.numerics_version][place].append(
+                    Support(row, recipe, chosen, origin, differs)
+                )
             if not exact and (because := _least(reasons, row, cells)):
                 foreign.append(Foreign(row, origin, because))
-        taken = max(found, key=lambda key: (len(found[key]), _preference(key, cells), str(key)), default=None)
+        taken = max(found, key=lambda key: (len(found[key]), _preference(key, cells), key[-1], str(key)), default=None)
         supports = [
             min(found[taken][place], key=_closeness) if taken is not None and found[taken].get(place) else None
             for place in range(len(cells))
         ]
         for key, places in found.items():
             if key != taken:
+                assert taken is not None
+                because = "other numerics" if key[:-1] == taken[:-1] else "another test set"
                 rows = {tuple(one.row.runs): one for supports_ in places.values() for one in supports_}
-                foreign += [Foreign(one.row, one.origin, ("another test set",)) for one in rows.values()]
+                foreign += [Foreign(one.row, one.origin, (because,)) for one in rows.values()]
         return supports, sorted(foreign, key=lambda one: (len(one.because), one.row.backbone, one.row.label))
 
 
@@ -207,8 +215,6 @@ def _otherwise(recipe: Recipe | None, record: Record, row: Row, cell: Cell, back
         for key in (*_BUDGET, *_METHOD)
         if getattr(recipe.training, key) != getattr(asked.training, key)
     ]
-    if row.older_numerics:
-        reasons.append("older numerics")
     return reasons
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from pewb.batching import Encoded, collate
+from pewb.batching import Collated
 from pewb.errors import OutOfMemoryError, TrainingError
 from pewb.evaluation.metrics import classification_metrics, confusion, language_metrics
 from pewb.evaluation.tables import Table, class_table, loss_table
@@ -108,8 +108,7 @@ class TokenLosses:
 @torch.no_grad()
 def predict(
     model: Any,
-    tokenizer: Any,
-    data: Encoded,
+    batches: Collated,
     batch_size: int,
     autocast: Callable[[], AbstractContextManager[Any]],
     reporter: Reporter,
@@ -123,8 +122,7 @@ def predict(
 
     Args:
         model: gives logits, (batch, classes) or (batch, tokens, vocabulary).
-        tokenizer: pads the batches.
-        data: the tokenised examples.
+        batches: of the examples.
         batch_size: examples at once, if they fit.
         autocast: gives the context in which the model computes (accelerate's `autocast`).
         reporter: told of the progress, as `stage`.
@@ -138,19 +136,47 @@ def predict(
     """
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device
+    data = batches.data
     objective = objective_of(family)
     has_classes = family.model_head == "sequence_classification"
-    order = sorted(range(len(data)), key=lambda index: -data.lengths[index])
-    done: list[torch.Tensor] = []
+
+    def compute(inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
+        return outputs_of(model, objective, inputs, labels, autocast).cpu()
+
+    done = list(computed(batches, batch_size, compute, reporter, stage, around_longest))
+    model.train(was_training)
+    order = [index for indices, _ in done for index in indices]
+    found = torch.cat([taken for _, taken in done])
+    found[order] = found.clone()
+    if not found.isfinite().all():
+        raise TrainingError(
+            f"{stage}: the model's outputs are not numbers; try a lower training.learning_rate or"
+            ' training.precision = "fp32"'
+        )
+    return Predictions(found, data.labels) if has_classes else TokenLosses(found, data.weights)
+
+
+def computed(
+    batches: Collated,
+    batch_size: int,
+    compute: Callable[[Inputs, torch.Tensor], Any],
+    reporter: Reporter,
+    stage: str,
+    around_longest: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[tuple[list[int], Any]]:
+    """Yield examples' numbers and what `compute` makes of them, the longest first (`predict` says what the arguments are).
+
+    Raises:
+        OutOfMemoryError: one example at a time does not fit.
+    """
+    lengths = batches.data.lengths
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     num_done = 0
     while num_done < len(order):
         indices = order[num_done : num_done + batch_size]
         try:
-            inputs, labels = collate(tokenizer, data, indices, device)
             with around_longest() if num_done == 0 else nullcontext():
-                taken = outputs_of(model, objective, inputs, labels, autocast)
-            done.append(taken.cpu())
+                taken = compute(*batches(indices))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -159,16 +185,8 @@ def predict(
             batch_size = (len(indices) + 1) // 2
             continue
         num_done += len(indices)
-        reporter.progress(stage, num_done, len(data))
-    model.train(was_training)
-    found = torch.empty_like(torch.cat(done))
-    found[order] = torch.cat(done)
-    if not found.isfinite().all():
-        raise TrainingError(
-            f"{stage}: the model's outputs are not numbers; try a lower training.learning_rate or"
-            ' training.precision = "fp32"'
-        )
-    return Predictions(found, data.labels) if has_classes else TokenLosses(found, data.weights)
+        reporter.progress(stage, num_done, len(order))
+        yield indices, taken
 
 
 def outputs_of(
@@ -180,8 +198,9 @@ def outputs_of(
 ) -> torch.Tensor:
     """Return what is kept of a batch: the classes' probabilities, (batch, classes), or each example's loss, (batch,)."""
     with autocast():
-        logits = objective.logits(model, inputs, labels)
-    return logits.float().softmax(-1) if isinstance(objective, Classes) else objective.losses(logits, labels, "none")
+        if isinstance(objective, Classes):
+            return objective.logits(model, inputs, labels).float().softmax(-1)
+        return objective.losses(model, inputs, labels, "none")
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 
 from pewb import assembly
 from pewb.anatomy import Anatomy
+from pewb.batching import STATES
 from pewb.device import Computing, computing_on
 from pewb.evaluation.predictions import outputs_of
 from pewb.measurement.memory import tensors_of
@@ -25,6 +26,7 @@ from pewb.planner.ledger import Ledger
 from pewb.planner.target import Target
 from pewb.planner.trace import Change, Moment, peak_of, repeated
 from pewb.planner.virtual_device import META, VirtualDevice
+from pewb.prefix.frozen import Prefix
 from pewb.quantization import store_virtually
 from pewb.recipe import Quantization, Training
 from pewb.record import Parameters
@@ -107,11 +109,13 @@ class Simulation:
             family=question.family,
         )
         with self._device.numbers.recorded():
-            assembly.insert(assembled, training.gradient_checkpointing, seed=0)
+            dtype = computing.compute_type if computing.autocast != "no" else None
+            assembly.insert(assembled, training.gradient_checkpointing, 0, lambda: self._device.autocast(dtype))
         model = assembled.model
         store_virtually(model)
         optimizer = _WatchedOptimizer(make_optimizer(model, training, self._target.kind), ledger)
         self._objective = objective_of(question.family, training.label_smoothing)
+        self._prefix = assembled.prefix if training.keeps_prefix else None
         self._batches = VirtualBatches(model.config, question.family, training.max_tokens)
         self._stepper = Stepper(
             model,
@@ -182,7 +186,7 @@ class Simulation:
         batch_size = self._question.training.batch_size
         shown = min(batch_size, micro_batch_size * _MICRO_BATCHES)
         stepper, ledger = self._stepper, self._ledger
-        with self._running(limit_bytes):
+        with self._running(limit_bytes), self._without_prefix():
             stepper.micro_batch_size = micro_batch_size
             stepper.model.train()
             ledger.end_part()
@@ -231,6 +235,20 @@ class Simulation:
         return self._ledger.trace
 
     @contextmanager
+    def _without_prefix(self) -> Iterator[None]:
+        """Train what is above the frozen prefix, whose states are given; the evaluation, which computes them, is of the whole."""
+        if self._prefix is None:
+            yield
+            return
+        self._prefix.cut()
+        self._batches.prefix = self._prefix
+        try:
+            yield
+        finally:
+            self._batches.prefix = None
+            self._prefix.restore()
+
+    @contextmanager
     def _running(self, limit_bytes: int | None = None) -> Iterator[None]:
         """Be on the virtual device, and follow what is done there; what a broken-off step leaves is let go of."""
         ledger = self._ledger
@@ -260,13 +278,15 @@ def phase_of(trace: Sequence[Change], target: Target) -> Phase:
     return Phase(peak.total, peak_reserved(trace), peak)
 
 
-@dataclass(frozen=True)
+@dataclass
 class VirtualBatches:
     """Batches of the longest examples there may be, as shapes; each is padded, for a mask of ones would be dropped."""
 
     config: Any
     family: type[TaskFamily]
     num_tokens: int
+    prefix: Prefix | None = None
+    """If it was cut out of the model, which then takes its states."""
 
     def weight(self, indices: Sequence[int]) -> int:
         """Return the number of losses; on virtual numbers any will do."""
@@ -274,17 +294,24 @@ class VirtualBatches:
 
     def __call__(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
         """Return inputs (batch, tokens), and labels: (batch,) for classes, (batch, tokens) for tokens."""
-        shape = (len(indices), self.num_tokens)
+        prefix = self.prefix
+        shape = (len(indices), 1 if prefix and prefix.is_one_row else self.num_tokens)
 
-        def made(*size: int) -> torch.Tensor:
-            return torch.zeros(size, dtype=torch.long, device=META)
+        def made(*size: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
+            return torch.zeros(size, dtype=dtype, device=META)
 
         inputs = {"input_ids": made(*shape), "attention_mask": made(*shape)}
         text_config = self.config.get_text_config()
         if getattr(text_config, "type_vocab_size", 0) > 1 or "deberta" in text_config.model_type:
             inputs["token_type_ids"] = made(*shape)
+        if prefix:
+            inputs[STATES] = made(*shape, prefix.hidden_size, dtype=prefix.dtype)
         is_classifier = self.family.model_head == "sequence_classification"
-        return inputs, made(len(indices)) if is_classifier else made(*shape)
+        if is_classifier:
+            return inputs, made(len(indices))
+        return inputs, torch.zeros(
+            len(indices), self.num_tokens, dtype=torch.long, device="cpu"
+        )  # which are targets is read
 
 
 @contextmanager

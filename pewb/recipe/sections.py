@@ -12,7 +12,7 @@ from pewb.tasks import DEFAULT_KIND, TASKS, TaskFamily
 from pewb.units import parse_bytes
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "bf16-true"]
-Optimizer = Literal["adamw", "adamw_fused", "adamw_8bit", "paged_adamw_8bit", "sgd"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "sgd"]
 NUM_RATES = 4
 """The fewest learning rates that a search tries: fewer decide nothing between strategies."""
 
@@ -64,9 +64,16 @@ class Training(_Section):
     gradient_checkpointing: bool = False
     length_bucketing: bool = True
     """Put examples of like length into one batch, so that less is padding."""
+    prefix_cache: bool | None = None
+    """Run what lies below the lowest trained layer once, and keep what it hands on: every epoch begins from there. Left out: yes."""
     evaluations_per_epoch: int = Field(default=1, ge=1)
     patience: int | None = Field(default=None, ge=1)
     """Stop when so many evaluations in a row bring nothing better, and go back to the best; left out: never stop."""
+
+    @property
+    def keeps_prefix(self) -> bool:
+        """Whether what a frozen prefix hands on is kept, where there is one."""
+        return self.prefix_cache is not False
 
     @property
     def asked_micro_batch_size(self) -> int:

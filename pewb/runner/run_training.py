@@ -22,9 +22,10 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
 
     from pewb import assembly
     from pewb.assets import cache_folder
-    from pewb.batching import encode_split
+    from pewb.batching import Collated, encode_split
     from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
     from pewb.evaluation.predictions import predict
+    from pewb.kernels.heap import keep_freed_memory
     from pewb.measurement.memory import PhaseMemory, release_cached_memory, tensors_of
     from pewb.measurement.parameters import count_parameters
     from pewb.tasks import read_examples
@@ -32,6 +33,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
 
     recipe, training, family = job.recipe, job.recipe.training, type(job.task)
     started = time.perf_counter()
+    keep_freed_memory()
     if recipe.device.threads:
         torch.set_num_threads(recipe.device.threads)
     device = choose_device(recipe.device)
@@ -79,11 +81,12 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     measured["times"] = times
     accelerator = Accelerator(mixed_precision=computing.autocast, cpu=device.type == "cpu")
 
+    batches = {name: Collated(assembled.tokenizer, encoded, device) for name, encoded in splits.items()}
+
     def evaluate(split: str, stage: str, **arguments: Any) -> Any:
         return predict(
             assembled.model,
-            assembled.tokenizer,
-            splits[split],
+            batches[split],
             EVALUATION_BATCH_SIZE,
             accelerator.autocast,
             events,
@@ -103,7 +106,11 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
 
     if not job.is_trial:
         measured["baseline"] = evaluate("test", "evaluating the untouched model").metrics()
-    assembly.insert(assembled, training.gradient_checkpointing, job.seed)
+    num_notices = len(assembled.notices)
+    assembly.insert(assembled, training.gradient_checkpointing, job.seed, accelerator.autocast)
+    for notice in assembled.notices[num_notices:]:
+        measured["notices"].append(notice)
+        events.notice(notice)
     measured["parameters"] = count_parameters(assembled.model, assembled.anatomy)
 
     if not job.is_trial:
@@ -112,11 +119,15 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     measured["trained"] = trained
     measured["peaks"] = (train_memory, evaluation_memory)
     release_cached_memory(device)
+    if assembled.prefix and training.keeps_prefix:
+        with evaluation_memory.measured():
+            _cache_prefix(assembled, batches, accelerator.autocast, evaluation_memory, measured, events)
+    elif assembled.prefix:
+        measured["prefix_cache"] = False
     train(
         assembled.model,
         assembled.strategy,
-        assembled.tokenizer,
-        splits["train"],
+        batches["train"],
         training,
         job.seed,
         accelerator,
@@ -143,12 +154,47 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     measured["confusion"] = predictions.confusion(examples.labels)
     warnings += predictions.warnings(examples.labels)
     measured["predictions"] = write_predictions(job, examples.test, predictions.table(examples.labels))
+    if assembled.prefix:
+        assembled.prefix.restore()
     assembled.strategy.save(assembled.model, job.model_folder)
     measured["model"] = str(job.model_folder.relative_to(job.results))
     measured["shipped_bytes"] = sum(
         path.stat().st_size for path in job.model_folder.rglob("*") if path.is_file() and path.suffix != ".md"
     )
     times["total_seconds"] = time.perf_counter() - started
+
+
+def _cache_prefix(
+    assembled: Any, batches: dict[str, Any], autocast: Any, memory: Any, measured: dict[str, Any], events: Any
+) -> None:
+    """Give `batches` the states of the frozen layers, and take those out of the model; `measured` says whether it went."""
+    from dataclasses import replace
+
+    from pewb.assets import cache_folder
+    from pewb.measurement.memory import tensors_of
+    from pewb.prefix.store import NotCachedError, PrefixCache
+
+    device = measured["device"]
+    cache = PrefixCache(assembled.prefix, cache_folder() / "prefix", autocast, f"{device['kind']} {device['name']}")
+    try:
+        found = {
+            name: cache.states(
+                one, EVALUATION_BATCH_SIZE, events, lambda: memory.tracked(lambda: tensors_of(assembled.model))
+            )
+            for name, one in batches.items()
+        }
+    except NotCachedError as error:
+        measured["prefix_cache"] = False
+        told = f"the frozen layers are computed anew in every epoch: {error}"
+        measured["notices"].append(told)
+        events.notice(told)
+        return
+    for name, states in found.items():
+        batches[name] = replace(batches[name], states=states.rows)
+    assembled.prefix.cut()
+    measured["prefix_cache"] = True
+    measured["prefix_cache_bytes"] = sum(states.nbytes for states in found.values())
+    measured["times"]["prefix_seconds"] = found["train"].build_seconds
 
 
 def _predict_memory(
@@ -188,13 +234,16 @@ def finished(job: TrainingJob, measured: dict[str, Any]) -> dict[str, Any]:
     trained = fields.pop("trained", None)
     times = fields.pop("times", {})
     peaks = fields.pop("peaks", None)
+    cached = fields.pop("prefix_cache_bytes", None)
     if peaks:
-        fields["memory"] = Memory(train=peaks[0].peak, evaluation=peaks[1].peak)
+        fields["memory"] = Memory(train=peaks[0].peak, evaluation=peaks[1].peak, prefix_cache_bytes=cached)
     told = list(fields.get("notices", []))
     if trained:
         fields["curves"] = trained.curves
         fields["micro_batch_size"] = trained.micro_batch_size
-        times = times | trained.rates() | ({"train_seconds": trained.seconds} if trained.num_steps else {})
+        times = times | trained.rates()
+        if trained.num_steps:
+            times["train_seconds"] = trained.seconds + times.get("prefix_seconds", 0.0)
         training = job.recipe.training
         asked = training.asked_micro_batch_size
         if trained.micro_batch_size and trained.micro_batch_size < asked:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from pewb.batching import Collated, Encoded, longest_first, shuffled_batches
+from pewb.batching import Collated, longest_first, shuffled_batches
 from pewb.errors import OutOfMemoryError
 from pewb.measurement.memory import PhaseMemory, is_out_of_memory, tensors_of
 from pewb.objective import objective_of
@@ -26,6 +26,9 @@ from pewb.units import format_bytes
 
 TRACKED_STEPS = 2
 """Steps whose memory is followed on a CPU: the first has no optimizer state yet, the second has. The longest come first."""
+
+_READ_EVERY_SECONDS = 0.2
+"""Losses are read, and progress is told, no more often."""
 
 
 @dataclass
@@ -69,8 +72,7 @@ class Trained:
 def train(
     model: Any,
     strategy: Strategy,
-    tokenizer: Any,
-    data: Encoded,
+    batches: Collated,
     training: Training,
     seed: int,
     accelerator: Any,
@@ -85,8 +87,7 @@ def train(
     Args:
         model: the assembled model; its trainable parameters are trained.
         strategy: what was applied to it; it may have something to do at each step.
-        tokenizer: pads the batches.
-        data: the tokenised training examples.
+        batches: of the training examples.
         training: the recipe's section.
         seed: of the order of the examples and of dropout, whatever the strategy drew before.
         accelerator: accelerate's, for the device, autocast, scaling and clipping.
@@ -100,12 +101,13 @@ def train(
         OutOfMemoryError: one example at a time does not fit.
         TrainingError: the loss is not a number.
     """
+    data = batches.data
     steps_per_epoch = -(-len(data) // training.batch_size)
     num_steps = min(steps_per_epoch * training.epochs, training.max_steps or steps_per_epoch * training.epochs)
     optimizer = make_optimizer(model, training)
     schedule = make_schedule(optimizer, training, num_steps)
-    optimizer = accelerator.prepare_optimizer(optimizer)
-    batches = Collated(tokenizer, data, accelerator.device)
+    if accelerator.scaler is not None:  # accelerate's own step looks for packages every time, and is of use for fp16 alone
+        optimizer = accelerator.prepare_optimizer(optimizer)
     objective = objective_of(family, training.label_smoothing)
     stepper = Stepper(
         model, strategy, batches, objective, optimizer, accelerator, training, training.asked_micro_batch_size
@@ -117,72 +119,131 @@ def train(
     torch.manual_seed(seed)
     model.train()
     strategy.begin_training(model, num_steps)
-    for epoch in range(training.epochs):
-        planned = shuffled_batches(data.lengths, training.batch_size, order, training.length_bucketing)
-        if epoch == 0:
-            planned = longest_first(planned, data.lengths, TRACKED_STEPS)
-        for position, batch in enumerate(planned, 1):
-            _step(stepper, batch, data.lengths, memory, trained, optimizer)
-            schedule.step()
-            _report(reporter, trained, num_steps, memory)
-            last = trained.num_steps == num_steps
-            if last or position in evaluated_after:
-                value = validate()
-                trained.validation.append((trained.num_steps, value))
-                if best and best.saw(model, value, trained.num_steps) and not last:
-                    trained.stopped_at = trained.num_steps
-                    last = True
-            if last:
-                if best:
-                    best.restore(model)
-                    trained.best_step = best.step
-                optimizer.zero_grad(set_to_none=True)
-                accelerator.free_memory()  # it keeps the optimizer, whose state would count in the evaluation's peak
-                return
+    meter = _Meter(stepper, memory, reporter, trained, data.lengths, num_steps)
+    with meter:
+        for epoch in range(training.epochs):
+            planned = shuffled_batches(data.lengths, training.batch_size, order, training.length_bucketing)
+            if epoch == 0:
+                planned = longest_first(planned, data.lengths, TRACKED_STEPS)
+            for position, batch in enumerate(planned, 1):
+                _step(stepper, batch, memory, meter, optimizer)
+                schedule.step()
+                last = meter.num_steps == num_steps
+                if last or position in evaluated_after:
+                    meter.pause()
+                    value = validate()
+                    trained.validation.append((trained.num_steps, value))
+                    if best and best.saw(model, value, trained.num_steps) and not last:
+                        trained.stopped_at = trained.num_steps
+                        last = True
+                    meter.resume()
+                if last:
+                    if best:
+                        best.restore(model)
+                        trained.best_step = best.step
+                    optimizer.zero_grad(set_to_none=True)
+                    accelerator.free_memory()  # it keeps the optimizer, whose state would count in the evaluation's peak
+                    return
 
 
-def _step(
-    stepper: Stepper,
-    batch: list[int],
-    lengths: Sequence[int],
-    memory: PhaseMemory,
-    trained: Trained,
-    optimizer: Any,
-) -> None:
+def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, meter: _Meter, optimizer: Any) -> None:
     """Take one step, with half the micro-batch as often as memory runs out, and count it."""
-    follow = trained.num_steps < TRACKED_STEPS
+    follow = meter.num_steps < TRACKED_STEPS
     rate = optimizer.param_groups[0]["lr"]
     while True:
-        started = time.perf_counter()
         tracking = memory.tracked(lambda: tensors_of(stepper.model, optimizer)) if follow else nullcontext()
         try:
-            with memory.measured(), tracking:
+            with tracking:
                 loss = stepper.step(batch)
-                stepper.strategy.after_step(stepper.model, trained.num_steps + 1)
+                stepper.strategy.after_step(stepper.model, meter.num_steps + 1)
             break
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if trained.num_steps == 0:
+            if meter.num_steps == 0:
                 optimizer.state.clear()  # what an update that broke off has half made
             too_much = f"one example at a time does not fit: {str(error).splitlines()[0]}"
         if not stepper.halve():
             raise OutOfMemoryError(too_much)
-    seconds = time.perf_counter() - started
-    trained.num_steps += 1
-    trained.num_samples += len(batch)
-    tokens = sum(lengths[index] for index in batch)
-    trained.num_tokens += tokens
-    trained.seconds += seconds
-    if not follow:
-        trained.num_timed_steps += 1
-        trained.num_timed_samples += len(batch)
-        trained.num_timed_tokens += tokens
-    else:
-        trained.tracked_seconds += seconds
-    trained.micro_batch_size = stepper.micro_batch_size
-    trained.loss.append((trained.num_steps, round(loss, 6)))
-    trained.learning_rate.append((trained.num_steps, rate))
+    meter.took_step(batch, loss, rate, follow)
+
+
+class _Meter:
+    """Times steps and measures their memory; reads losses now and then, so that no step waits for its own.
+
+    What it has read is in `trained` and was told to `reporter`. Use it as a context, and pause it while something else runs.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        memory: PhaseMemory,
+        reporter: Reporter,
+        trained: Trained,
+        lengths: Sequence[int],
+        num_steps: int,
+    ) -> None:
+        self._stepper, self._memory, self._reporter, self._trained = stepper, memory, reporter, trained
+        self._lengths, self._num_steps = lengths, num_steps
+        self._pending: list[tuple[list[int], torch.Tensor, float]] = []
+        self._measured: AbstractContextManager[None] = nullcontext()
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        self.resume()
+
+    def __exit__(self, *_error: object) -> None:
+        self._measured.__exit__(None, None, None)
+        self._measured = nullcontext()
+
+    @property
+    def num_steps(self) -> int:
+        """The steps that were taken."""
+        return self._trained.num_steps + len(self._pending)
+
+    def resume(self) -> None:
+        """Measure from now on."""
+        self._measured = self._memory.measured()
+        self._measured.__enter__()
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        """Read what is there to be read, and measure no more."""
+        self._read(tracked=False)
+        self.__exit__()
+
+    def took_step(self, batch: list[int], loss: torch.Tensor, rate: float, tracked: bool) -> None:
+        """Count a step; one whose memory was tracked is counted apart, for that slows it."""
+        self._pending.append((batch, loss, rate))
+        if tracked or time.perf_counter() - self._since > _READ_EVERY_SECONDS:
+            self._read(tracked)
+
+    def _read(self, tracked: bool) -> None:
+        """Wait for the steps that are not read yet, and tell of them."""
+        if not self._pending:
+            return
+        trained = self._trained
+        losses = self._stepper.checked([loss for _, loss, _ in self._pending])
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        num_samples = sum(len(batch) for batch, _, _ in self._pending)
+        num_tokens = sum(self._lengths[index] for batch, _, _ in self._pending for index in batch)
+        trained.seconds += seconds
+        trained.num_samples += num_samples
+        trained.num_tokens += num_tokens
+        if tracked:
+            trained.tracked_seconds += seconds
+        else:
+            trained.num_timed_steps += len(losses)
+            trained.num_timed_samples += num_samples
+            trained.num_timed_tokens += num_tokens
+        for loss, (_, _, rate) in zip(losses, self._pending, strict=True):
+            trained.num_steps += 1
+            trained.loss.append((trained.num_steps, round(loss, 6)))
+            trained.learning_rate.append((trained.num_steps, rate))
+        trained.micro_batch_size = self._stepper.micro_batch_size
+        self._pending.clear()
+        _report(self._reporter, trained, self._num_steps, self._memory)
 
 
 def _report(reporter: Reporter, trained: Trained, num_steps: int, memory: PhaseMemory) -> None:

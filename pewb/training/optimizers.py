@@ -56,8 +56,6 @@ def _kind(training: Training) -> tuple[Callable[..., torch.optim.Optimizer], dic
     if training.optimizer == "sgd":
         return torch.optim.SGD, options | {"momentum": 0.9}
     if training.optimizer == "adamw":
-        return torch.optim.AdamW, options
-    if training.optimizer == "adamw_fused":
         return torch.optim.AdamW, options | {"fused": True}
     import bitsandbytes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,15 +30,14 @@ class Stepper:
     training: Training
     micro_batch_size: int
 
-    def step(self, batch: Sequence[int]) -> float:
+    def step(self, batch: Sequence[int]) -> torch.Tensor:
         """Take one step over the examples `batch` and return their mean loss: over the examples, or over the target tokens.
+
+        The loss stays on the device, and nothing here waits for it: `checked` reads it.
 
         The sum of the losses is divided by the weight of the whole batch in every micro-batch, so that splitting does not
         change the gradient, however the target tokens are spread. A strategy's penalty adds to the gradient, not to the loss that is told: the losses of
         different strategies are compared.
-
-        Raises:
-            TrainingError: the loss is not a number.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.accelerator.device)
@@ -47,26 +47,38 @@ class Stepper:
             loss = self._losses(indices) / weight
             self.accelerator.backward(loss)
             total += loss.detach()
-        mean = float(total)
-        if not math.isfinite(mean):
-            raise TrainingError(
-                f"the loss became {mean}: try a lower training.learning_rate (it is {self.training.learning_rate:g}), more"
-                ' training.warmup_ratio, or training.precision = "fp32"'
-            )
+        del loss  # and what hangs on it, before the optimizer needs room
         penalty = self.strategy.penalty(self.model)
         if penalty is not None:
             self.accelerator.backward(penalty)
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.accelerator.clip_grad_norm_(trained, self.training.max_grad_norm)
+        self.accelerator.clip_grad_norm_(self._trained, self.training.max_grad_norm)
         self.optimizer.step()
-        return mean
+        return total
+
+    def checked(self, losses: Sequence[torch.Tensor]) -> list[float]:
+        """Return the numbers of `losses`, which the device has computed by then.
+
+        Raises:
+            TrainingError: a loss is not a number.
+        """
+        numbers: list[float] = torch.stack(list(losses)).tolist()
+        for number in numbers:
+            if not math.isfinite(number):
+                raise TrainingError(
+                    f"the loss became {number}: try a lower training.learning_rate (it is {self.training.learning_rate:g}),"
+                    ' more training.warmup_ratio, or training.precision = "fp32"'
+                )
+        return numbers
+
+    @cached_property
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def _losses(self, indices: Sequence[int]) -> torch.Tensor:
-        """Return the sum of the losses; the logits, which may be the largest tensor, are let go of before the backward."""
+        """Return the sum of the losses; nothing else of the forward is held by a name here."""
         inputs, labels = self.batches(indices)
         with self.accelerator.autocast():
-            logits = self.objective.logits(self.model, inputs, labels)
-        return self.objective.losses(logits, labels)
+            return self.objective.losses(self.model, inputs, labels)
 
     def halve(self) -> bool:
         """Halve the micro-batch after running out of memory; False if one example at a time was too much."""

@@ -44,7 +44,9 @@ def test_the_cheapest_of_those_that_cant_be_told_apart_is_chosen(simulated_as):
     assert found.choice is min(alike, key=lambda entry: entry.candidate.needs.whole_batch_bytes)
     assert found.choice.candidate.name == "top_layers"
     assert found.choice.setting.micro_batch_size == 32
-    assert found.ranking.reason.startswith("top_layers with micro-batch 32: 0.864 on movie-snippets, ")
+    assert found.ranking.reason.startswith(
+        "top_layers with micro-batch 32: 0.864 on movie-snippets (with older numerics), "
+    )
 
 
 def test_a_choice_that_is_not_the_best_names_the_best_and_the_p_value(simulated_as):
@@ -163,7 +165,7 @@ def test_the_written_recipe_is_the_choice(simulated_as, tmp_path):
     assert recipe.tune is None, "the search is not done twice:"
     assert recipe.training.learning_rate == 5e-4
     assert path.read_text().startswith(
-        "# Written by pewb choose. top_layers with micro-batch 32: 0.864 on movie-snippets, "
+        "# Written by pewb choose. top_layers with micro-batch 32: 0.864 on movie-snippets (with older numerics), "
     )
     with pytest.raises(InputError, match="already there"):
         write_recipe(found.choice, "", path)

@@ -17,6 +17,7 @@ from pewb.measurement.memory import LiveTensors, tensors_of
 from pewb.objective import objective_of
 from pewb.planner.simulation import Question
 from pewb.planner.target import Target
+from pewb.prefix.frozen import Prefix
 from pewb.training.optimizers import make_optimizer
 from pewb.training.step import Stepper
 from tests.tiny_backbones import tokenizer_for
@@ -51,6 +52,7 @@ class RealBatches:
     """Random tokens; the last example is shorter, so that there is padding."""
 
     question: Question
+    prefix: Prefix | None = None
 
     def weight(self, indices: Sequence[int]) -> int:
         return len(indices)
@@ -63,6 +65,11 @@ class RealBatches:
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self.question.config["model_type"] == "bert":
             inputs["token_type_ids"] = torch.zeros_like(ids)
+        if self.prefix:
+            if self.prefix.is_one_row:
+                inputs = {name: one[:, :1].clone() for name, one in inputs.items()}
+            shape = (*inputs["input_ids"].shape, self.prefix.hidden_size)
+            inputs["prefix_states"] = torch.zeros(shape, dtype=self.prefix.dtype)
         if self.question.family.model_head == "sequence_classification":
             return inputs, torch.zeros(len(indices), dtype=torch.long)
         return inputs, ids.clone()
@@ -131,14 +138,17 @@ def stepper_of(question: Question, folder: Path, micro_batch_size: int) -> Stepp
         seed=0,
         family=question.family,
     )
-    assembly.insert(assembled, training.gradient_checkpointing, seed=0)
-    model = assembled.model.train()
-    question.strategy.begin_training(model, 2)
     accelerator = Accelerator(mixed_precision=computing.autocast, cpu=True)
+    assembly.insert(assembled, training.gradient_checkpointing, 0, accelerator.autocast)
+    model = assembled.model.train()
+    prefix = assembled.prefix if training.keeps_prefix else None
+    if prefix:
+        prefix.cut()
+    question.strategy.begin_training(model, 2)
     return Stepper(
         model,
         question.strategy,
-        RealBatches(question),
+        RealBatches(question, prefix),
         objective_of(question.family, training.label_smoothing),
         accelerator.prepare_optimizer(make_optimizer(model, training)),
         accelerator,

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from datasets import Dataset
 
-from pewb.batching import Encoded
+from pewb.batching import Collated, Encoded
 from pewb.device import choose_device
 from pewb.errors import OutOfMemoryError, TrainingError
 from pewb.evaluation.predictions import predict
@@ -116,20 +117,16 @@ class _Fits:
 
 
 class _Pads:
-    def pad(self, columns, return_tensors):
-        return {"input_ids": torch.tensor(columns["input_ids"])}
-
-
-class _Features(list):
-    def __getitem__(self, indices):
-        return {"input_ids": [[index] for index in indices]}
+    padding_side = "right"
+    pad_token_id = pad_token_type_id = 0
 
 
 def _predicted(model, batch_size=8):
     from contextlib import nullcontext
 
-    data = Encoded(_Features(), labels=[0] * 10, lengths=[3, 9, 4, 8, 5, 7, 6, 2, 1, 10], num_cut=0, weights=[1] * 10)
-    return predict(model, _Pads(), data, batch_size, nullcontext, Silent(), "evaluating")
+    features = Dataset.from_dict({"input_ids": [[index] for index in range(10)]})
+    data = Encoded(features, labels=[0] * 10, lengths=[3, 9, 4, 8, 5, 7, 6, 2, 1, 10], num_cut=0, weights=[1] * 10)
+    return predict(model, Collated(_Pads(), data, torch.device("cpu")), batch_size, nullcontext, Silent(), "evaluating")
 
 
 def test_evaluation_that_does_not_fit_goes_on_with_smaller_batches():

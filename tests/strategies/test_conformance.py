@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from pewb import assembly
-from pewb.batching import collate, encode
+from pewb.batching import Collated, encode
 from pewb.device import Computing
 from pewb.errors import RefusedError
 from pewb.listings import FAMILIES, STORAGES, Combination, Method, listing, matrix, methods
@@ -123,7 +123,7 @@ def encoded(assembled: assembly.Assembly):
 
 def batch(assembled: assembly.Assembly):
     data = encoded(assembled)
-    return collate(assembled.tokenizer, data, range(len(data)), torch.device("cpu"))
+    return Collated(assembled.tokenizer, data, torch.device("cpu"))(range(len(data)))
 
 
 def logits(assembled: assembly.Assembly) -> torch.Tensor:
@@ -140,7 +140,7 @@ def one_by_one(assembled: assembly.Assembly) -> torch.Tensor:
     assembled.model.eval()
     with torch.no_grad():
         for index in range(len(data)):
-            inputs, _ = collate(assembled.tokenizer, data, [index], torch.device("cpu"))
+            inputs, _ = Collated(assembled.tokenizer, data, torch.device("cpu"))([index])
             rows.append(assembled.model(**inputs).logits.float())
     return torch.cat(rows)
 
@@ -174,8 +174,7 @@ def fit(assembled: assembly.Assembly, method: Method, epochs: int = 8, computing
     train(
         assembled.model,
         assembled.strategy,
-        assembled.tokenizer,
-        encoded(assembled),
+        Collated(assembled.tokenizer, encoded(assembled), torch.device("cpu")),
         section,
         0,
         accelerator,

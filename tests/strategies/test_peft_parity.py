@@ -20,7 +20,7 @@ from peft.optimizers import create_loraplus_optimizer
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
 
 from pewb import assembly
-from pewb.batching import encode
+from pewb.batching import Collated, encode
 from pewb.device import Computing
 from pewb.measurement.memory import PhaseMemory
 from pewb.recipe import Quantization, Training
@@ -145,8 +145,7 @@ def losses_of_pewb(folder, strategy, texts, training=TRAINING):
     train(
         made.model,
         made.strategy,
-        made.tokenizer,
-        data,
+        Collated(made.tokenizer, data, torch.device("cpu")),
         training,
         0,
         Accelerator(cpu=True),

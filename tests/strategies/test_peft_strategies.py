@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model
 from pydantic import ValidationError
 
 from pewb import assembly
-from pewb.batching import collate, encode
+from pewb.batching import Collated, encode
 from pewb.device import Computing
 from pewb.errors import InputError, RefusedError
 from pewb.measurement.memory import PhaseMemory
@@ -55,7 +55,7 @@ def encoded(made):
 
 
 def batch(made):
-    return collate(made.tokenizer, encoded(made), range(len(SENTENCES)), CPU)
+    return Collated(made.tokenizer, encoded(made), CPU)(range(len(SENTENCES)))
 
 
 def logits(made):
@@ -72,8 +72,7 @@ def fit(made, rate=1e-2, validate=lambda: 0.0, **settings):
     train(
         made.model,
         made.strategy,
-        made.tokenizer,
-        encoded(made),
+        Collated(made.tokenizer, encoded(made), CPU),
         section,
         0,
         Accelerator(cpu=True),
@@ -352,7 +351,7 @@ def test_peft_prefix_has_prefix_tunings_limits(tiny_backbone):
 def test_peft_trains_and_saves_other_methods(config, architecture, tiny_backbone, tmp_path):
     folder = tiny_backbone(architecture)
     made = inserted(folder, Peft(config=config))
-    alone = [made.model.eval()(**collate(made.tokenizer, encoded(made), [index], CPU)[0]).logits for index in (0, 1)]
+    alone = [made.model.eval()(**Collated(made.tokenizer, encoded(made), CPU)([index])[0]).logits for index in (0, 1)]
     torch.testing.assert_close(logits(made)[:2], torch.cat(alone), rtol=1e-4, atol=1e-5)
     fit(made)
     fresh = reloaded(made, folder, tmp_path)

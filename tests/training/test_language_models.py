@@ -1,6 +1,7 @@
 """Language models: the losses are transformers' own, whatever the micro-batch, and every strategy trains or says why not."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,8 +59,7 @@ def fit(made, data, training, family):
     train(
         made.model,
         made.strategy,
-        made.tokenizer,
-        data,
+        Collated(made.tokenizer, data, CPU),
         training,
         0,
         accelerator,
@@ -150,7 +150,7 @@ def test_splitting_a_batch_does_not_change_the_gradient(architecture, tiny_langu
             training,
             micro_batch_size,
         )
-        losses.append(stepper.step(range(4)))
+        losses.append(float(stepper.step(range(4))))
         gradients.append({name: one.grad for name, one in made.model.named_parameters()})
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
@@ -162,7 +162,9 @@ def test_evaluation_is_transformers_own_loss_of_each_example(architecture, tiny_
     folder = tiny_language_model(architecture)
     made, data = load(folder, Full(), architecture, Training(learning_rate=1e-3, **PLAIN))
     family = FAMILY[architecture]
-    found = predict(made.model, made.tokenizer, data, 3, torch.no_grad, Silent(), "testing", family=family)
+    found = predict(
+        made.model, Collated(made.tokenizer, data, CPU), 3, torch.no_grad, Silent(), "testing", family=family
+    )
     model = reference(folder, architecture).eval()
     batch = by_hand(architecture)
     means = []
@@ -180,22 +182,52 @@ def test_evaluation_is_transformers_own_loss_of_each_example(architecture, tiny_
     assert found.confusion([]) is None
 
 
+class Says(torch.nn.Module):
+    """A model whose head reads the given states."""
+
+    def __init__(self, states):
+        super().__init__()
+        self.states = states
+        self.head = torch.nn.Linear(states.shape[-1], 5, bias=False)
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def prepare_decoder_input_ids_from_labels(self, labels):
+        return labels
+
+    def forward(self, **_inputs):
+        return SimpleNamespace(logits=self.head(self.states))
+
+
 def test_label_smoothing_is_over_the_targets_alone():
-    logits, labels = torch.randn(2, 3, 5), torch.tensor([[1, 2, IGNORED], [IGNORED, 0, 4]])
-    smoothed = TargetTokens(label_smoothing=0.1).losses(logits, labels)
-    kept = labels != IGNORED
-    assert smoothed == pytest.approx(
+    model, labels = Says(torch.randn(2, 3, 4)), torch.tensor([[1, 2, IGNORED], [IGNORED, 0, 4]])
+    inputs = {"input_ids": labels}
+    smoothed = TargetTokens(label_smoothing=0.1).losses(model, inputs, labels)
+    kept, logits = labels != IGNORED, model().logits
+    assert smoothed.item() == pytest.approx(
         torch.nn.functional.cross_entropy(logits[kept], labels[kept], reduction="sum", label_smoothing=0.1).item()
     )
-    each = TargetTokens().losses(logits, labels, "none")
+    each = TargetTokens().losses(model, inputs, labels, "none")
     assert each.shape == (2,)
-    assert each.sum() == pytest.approx(TargetTokens().losses(logits, labels).item())
+    assert each.sum().item() == pytest.approx(TargetTokens().losses(model, inputs, labels).item())
 
 
 def test_virtual_tokens_before_the_text_are_not_judged():
-    logits, labels = torch.randn(2, 4, 5), torch.tensor([[IGNORED, 2, 3, 1], [IGNORED, IGNORED, 4, IGNORED]])
-    longer = torch.cat([torch.randn(2, 3, 5), logits], dim=1)
-    assert NextTokens().losses(longer, labels) == NextTokens().losses(logits, labels)
+    states, labels = torch.randn(2, 4, 4), torch.tensor([[IGNORED, 2, 3, 1], [IGNORED, IGNORED, 4, IGNORED]])
+    model = Says(states)
+    alone = NextTokens().losses(model, {}, labels)
+    model.states = torch.cat([torch.randn(2, 3, 4), states], dim=1)
+    assert NextTokens().losses(model, {}, labels) == alone
+
+
+def test_a_batch_without_targets_costs_nothing():
+    model, labels = Says(torch.randn(2, 3, 4, requires_grad=True)), torch.full((2, 3), IGNORED)
+    loss = NextTokens().losses(model, {}, labels)
+    loss.backward()
+    assert loss.item() == 0
+    assert not model.head.weight.grad.any()
+    assert NextTokens().losses(model, {}, labels, "none").tolist() == [0, 0]
 
 
 METHODS = methods()
@@ -244,7 +276,9 @@ def test_every_strategy_trains_or_says_why_not(architecture, method, tiny_langua
 
 
 def losses_of(made, data, family) -> torch.Tensor:
-    return predict(made.model, made.tokenizer, data, 4, torch.no_grad, Silent(), "testing", family=family).losses
+    return predict(
+        made.model, Collated(made.tokenizer, data, CPU), 4, torch.no_grad, Silent(), "testing", family=family
+    ).losses
 
 
 def is_tied(model) -> bool:

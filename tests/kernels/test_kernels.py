@@ -1,0 +1,119 @@
+"""The faster ways give what the usual ones give."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from pewb.kernels.attention import attention
+from pewb.kernels.dropout import QuickDropout, draw_quickly, noise
+from tests.training.test_parity import CPU, assembled
+
+HEADS = SimpleNamespace(num_key_value_groups=1, is_causal=False, training=True)
+
+
+def tensors(kv_heads=4, dtype=torch.float32):
+    torch.manual_seed(0)
+    query = torch.randn(2, 4, 7, 8, dtype=dtype, requires_grad=True)
+    key, value = (torch.randn(2, kv_heads, 7, 8, dtype=dtype, requires_grad=True) for _ in range(2))
+    return query, key, value
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 1e-6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_keeps_the_expectation(probability, dtype):
+    """Of a million numbers, so that the share that is dropped is known to three standard errors."""
+    torch.manual_seed(0)
+    drawn = noise(torch.empty(1_000_003, dtype=dtype), probability)
+    dropped = drawn == 0
+    rounded = max(1, round(probability * 2**16)) / 2**16
+    error = 3 * (rounded * (1 - rounded) / len(drawn)) ** 0.5
+    assert dropped.float().mean().item() == pytest.approx(rounded, abs=error)
+    assert drawn.dtype == dtype
+    assert set(drawn.unique().tolist()) == {0.0, torch.tensor(1 / (1 - rounded), dtype=dtype).item()}
+    together = (dropped[1:] & dropped[:-1]).float().mean().item()
+    assert together == pytest.approx(rounded**2, abs=1e-3), "neighbours are independent"
+
+
+def test_dropout_is_seeded_and_off_in_evaluation():
+    module = nn.Sequential(nn.Dropout(0.3), nn.Dropout(0.0))
+    draw_quickly(module)
+    assert all(type(one) is QuickDropout for one in module)
+    given = torch.ones(64, requires_grad=True)
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        outputs.append(module(given))
+    assert torch.equal(*outputs)
+    assert 0 < (outputs[0] == 0).sum() < 64
+    [gradient] = torch.autograd.grad(outputs[0].sum(), given)
+    assert torch.equal(gradient, outputs[0]), "of ones, the gradient is the noise"
+    assert torch.equal(module.eval()(given), given)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("kind", ["causal", "padded", "additive", "everything", "one query"])
+def test_attention_is_transformers_own(kind, kv_heads):
+    """In bfloat16, where the plain way is taken, to its rounding; outputs and gradients."""
+    module = SimpleNamespace(num_key_value_groups=4 // kv_heads, is_causal=kind == "causal", training=True)
+    padded = torch.ones(2, 1, 7, 7, dtype=torch.bool)
+    padded[0, ..., 5:] = False
+    additive = torch.zeros(2, 1, 7, 7).masked_fill(~padded, torch.finfo(torch.float32).min)
+    mask = {"padded": padded, "additive": additive}.get(kind)
+    query, key, value = tensors(kv_heads, torch.bfloat16)
+    if kind == "one query":
+        query, mask = query[:, :, :1], padded[:, :, :1]
+    expected, _ = sdpa_attention_forward(
+        module, query.float(), key.float(), value.float(), mask, scaling=0.3, is_causal=kind == "causal"
+    )
+    found, _ = attention(module, query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(found.float(), expected, rtol=0.03, atol=0.03)
+    for one, other in zip(
+        torch.autograd.grad(expected.square().sum(), (key, value)),
+        torch.autograd.grad(found.float().square().sum(), (key, value)),
+        strict=True,
+    ):
+        torch.testing.assert_close(other, one, rtol=0.1, atol=0.1)
+
+
+def test_attention_drops_weights():
+    """With values of one, an output is the sum of the weights that were kept, over the share that is kept."""
+    query, key, _ = tensors()
+    torch.manual_seed(0)
+    found, _ = attention(HEADS, query, key, torch.ones(2, 4, 7, 8), None, dropout=0.5)
+    torch.manual_seed(0)
+    weights = functional.softmax(query @ key.transpose(2, 3) / 8**0.5, -1)
+    kept = (weights * noise(weights, 0.5)).sum(-1)
+    torch.testing.assert_close(found[..., 0].transpose(1, 2), kept)
+
+
+def test_a_row_that_may_look_at_nothing_is_no_nan():
+    query, key, value = tensors(dtype=torch.bfloat16)
+    found, _ = attention(HEADS, query, key, value, torch.zeros(2, 1, 7, 7, dtype=torch.bool))
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "deberta-v2", "llama", "gpt2", "t5"])
+def test_the_model_says_what_transformers_model_says(architecture, tiny_backbone):
+    """The last layer's one row, the attention and the dropout together: logits and gradients in float32."""
+    from transformers import AutoModelForSequenceClassification
+
+    from pewb.batching import Collated
+    from pewb.recipe import Training
+    from pewb.strategies.full import Full
+
+    training = Training(max_tokens=16, learning_rate=1e-3)
+    made, data = assembled(tiny_backbone(architecture), Full(), training)
+    plain = AutoModelForSequenceClassification.from_pretrained(tiny_backbone(architecture), dtype=torch.float32)
+    plain.config.pad_token_id = made.model.config.pad_token_id
+    plain.load_state_dict(made.model.state_dict())
+    inputs, labels = Collated(made.tokenizer, data, CPU)(range(len(data)))
+    outcomes = []
+    for model in (plain.eval(), made.model.eval()):
+        logits = model(**inputs).logits
+        functional.cross_entropy(logits, labels).backward()
+        outcomes.append((logits, {name: one.grad for name, one in model.named_parameters() if one.grad is not None}))
+    torch.testing.assert_close(outcomes[1], outcomes[0], rtol=1e-4, atol=1e-6)
