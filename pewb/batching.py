@@ -283,7 +283,7 @@ class Collated:
         chosen = torch.as_tensor(indices)
         side = self.tokenizer.padding_side
         columns, labels = self._columns, self._labels
-        if self.states is not None and self._is_one_row:
+        if self.is_one_row:
             inputs = {name: column.values[column.starts[chosen], None] for name, (column, _) in columns.items()}
         else:
             inputs = {name: column.padded(chosen, side, padding) for name, (column, padding) in columns.items()}
@@ -301,7 +301,8 @@ class Collated:
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     @cached_property
-    def _is_one_row(self) -> bool:
+    def is_one_row(self) -> bool:
+        """Whether the model is given the first token of each example alone."""
         return self.states is not None and bool((self.states.lengths == 1).all())
 
 

@@ -90,6 +90,13 @@ class Time(_Section):
     samples_per_second: float | None = None
     tokens_per_second: float | None = None
     """Real (unpadded) tokens."""
+    flops_per_second: float | None = None
+    """Floating-point operations of products, those on padding left out, each counted as often as it was computed."""
+    matmul_peak_flops_per_second: float | None = None
+    """The most that products of large matrices reach on the device in the run's precision, measured there."""
+    model_flops_utilization: float | None = None
+    """The first over the second (Chowdhery et al. 2022, arXiv:2204.02311, appendix B); null with gradient checkpointing, which
+    computes the forward twice."""
 
 
 class Curves(_Section):

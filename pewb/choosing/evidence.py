@@ -142,9 +142,9 @@ class Evidence:
         for key, places in found.items():
             if key != taken:
                 assert taken is not None
-                because = "other numerics" if key[:-1] == taken[:-1] else "another test set"
+                other = "other numerics" if key[:-1] == taken[:-1] else "another test set"
                 rows = {tuple(one.row.runs): one for supports_ in places.values() for one in supports_}
-                foreign += [Foreign(one.row, one.origin, (because,)) for one in rows.values()]
+                foreign += [Foreign(one.row, one.origin, (other,)) for one in rows.values()]
         return supports, sorted(foreign, key=lambda one: (len(one.because), one.row.backbone, one.row.label))
 
 

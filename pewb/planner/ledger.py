@@ -8,8 +8,8 @@ from operator import itemgetter
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from pewb.measurement.flops import flops_of
 from pewb.measurement.memory import LiveTensors
 from pewb.planner.numbers import Numbers, virtual_together
 from pewb.planner.results_cache import ResultsCache
@@ -79,9 +79,7 @@ class Ledger(LiveTensors):
         together = virtual_together(args, kwargs) if has_virtual and has_real else (args, kwargs)
         output = self._run_dense(function, *together)
         self._numbers.record(function, args, kwargs, output)
-        formula: Any = _FLOPS.get(function._opname) or flop_registry.get(function.overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **kwargs, out_val=output)
+        self.flops += flops_of(function, args, kwargs, output)
         if self._is_outside and isinstance(output, list | tuple) and args and isinstance(args[0], list | tuple):
             self._follow_each(args[0], output)
         return output
@@ -238,27 +236,3 @@ def _kinds_of(args: Any, kwargs: dict[str, Any]) -> tuple[bool, bool, bool]:
             inner = _kinds_of(one, {})
             virtual, real, sparse = virtual or inner[0], real or inner[1], sparse or inner[2]
     return virtual, real, sparse
-
-
-def _product_flops(inputs: torch.Tensor, weights: torch.Tensor, *_: Any, **__: Any) -> int:
-    """Return the operations of a product of inputs (…, in) with weights (out, in)."""
-    return 2 * int(inputs.numel()) * int(weights.shape[0])
-
-
-def _attention_flops(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
-
-
-def _attention_backward_flops(
-    gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
-) -> int:
-    return int(sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape))
-
-
-_FLOPS = {
-    "linear": _product_flops,
-    "int8_scaled_mm": _product_flops,
-    "_scaled_dot_product_flash_attention_for_cpu": _attention_flops,
-    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward_flops,
-}
-"""What PyTorch's own counter does not know: products inside another operator, bitsandbytes' product, a CPU's attention."""

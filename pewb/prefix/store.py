@@ -43,6 +43,8 @@ class CachedStates:
     rows: Ragged
     build_seconds: float
     """What it took to compute them, whichever run did."""
+    were_there: bool
+    """Whether an earlier run had computed them."""
 
     @property
     def nbytes(self) -> int:
@@ -79,7 +81,8 @@ class PrefixCache:
         num_rows = int(lengths.sum())
         place = self.folder / self._key(batches)
         try:
-            if not (place / "facts.json").exists():
+            were_there = (place / "facts.json").exists()
+            if not were_there:
                 self._make_room(num_rows * self.prefix.row_bytes)
                 self._build(place, num_rows, lengths, batches, batch_size, reporter, around_longest)
             facts = json.loads((place / "facts.json").read_text(encoding="utf-8"))
@@ -87,7 +90,7 @@ class PrefixCache:
             values = _mapped(place / "states", num_rows, self.prefix)
         except (OSError, ValueError) as error:
             raise NotCachedError(f"the frozen layers' states can't be kept: {error}") from None
-        return CachedStates(Ragged(values, lengths), facts["build_seconds"])
+        return CachedStates(Ragged(values, lengths), facts["build_seconds"], were_there)
 
     def _key(self, batches: Collated) -> str:
         """Return a name for these examples before this prefix, made of all that the states depend on."""

@@ -26,6 +26,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
     from pewb.evaluation.predictions import predict
     from pewb.kernels.heap import keep_freed_memory
+    from pewb.measurement.flops import matmul_peak
     from pewb.measurement.memory import PhaseMemory, release_cached_memory, tensors_of
     from pewb.measurement.parameters import count_parameters
     from pewb.tasks import read_examples
@@ -115,6 +116,9 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
 
     if not job.is_trial:
         _predict_memory(job, examples.labels, device, splits, measured, events)
+    peaks_file = cache_folder() / "matmul_peaks.json"
+    peak = matmul_peak(device, computing.compute_type, peaks_file, f"{device.type} {device_name(device)}")
+    times["matmul_peak_flops_per_second"] = peak
     train_memory, evaluation_memory = PhaseMemory(device, limit), PhaseMemory(device, limit)
     measured["trained"] = trained
     measured["peaks"] = (train_memory, evaluation_memory)
@@ -194,7 +198,11 @@ def _cache_prefix(
     assembled.prefix.cut()
     measured["prefix_cache"] = True
     measured["prefix_cache_bytes"] = sum(states.nbytes for states in found.values())
-    measured["times"]["prefix_seconds"] = found["train"].build_seconds
+    seconds = found["train"].build_seconds
+    measured["times"]["prefix_seconds"] = seconds
+    if found["train"].were_there:
+        told = f"the frozen layers' states are an earlier run's; the {seconds:.1f} s that they took count in this training too"
+        measured["notices"].append(told)
 
 
 def _predict_memory(
@@ -242,6 +250,9 @@ def finished(job: TrainingJob, measured: dict[str, Any]) -> dict[str, Any]:
         fields["curves"] = trained.curves
         fields["micro_batch_size"] = trained.micro_batch_size
         times = times | trained.rates()
+        peak = times.get("matmul_peak_flops_per_second")
+        if peak and "flops_per_second" in times and not job.recipe.training.gradient_checkpointing:
+            times["model_flops_utilization"] = times["flops_per_second"] / peak
         if trained.num_steps:
             times["train_seconds"] = trained.seconds + times.get("prefix_seconds", 0.0)
         training = job.recipe.training

@@ -72,6 +72,9 @@ def _facts(record: Any, path: Path) -> Iterator[tuple[str, str]]:
         yield "memory in training", f"{live} of live tensors, {held}{resident} resident{_planned(record)}"
         took, total = format_seconds(time_.train_seconds), format_seconds(time_.total_seconds)
         yield "time", f"{took} training at {time_.samples_per_second or 0:.0f} samples/s, {total} in all"
+        if time_.model_flops_utilization is not None:
+            reached, most = (value / 1e9 for value in (time_.flops_per_second, time_.matmul_peak_flops_per_second))
+            yield "use of the device", f"{time_.model_flops_utilization:.0%}: {reached:.0f} of {most:.0f} GFLOP/s"
         yield "precision", record.precision
         folder = path.parent / record.model
         here = f"in {folder}" if folder.is_dir() else "which is not in this folder; --rerun makes it"

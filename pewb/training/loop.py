@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from pewb.batching import Collated, longest_first, shuffled_batches
 from pewb.errors import OutOfMemoryError
+from pewb.measurement.flops import FlopCounting, StepFlops
 from pewb.measurement.memory import PhaseMemory, is_out_of_memory, tensors_of
 from pewb.objective import objective_of
 from pewb.recipe import Training
@@ -48,6 +49,12 @@ class Trained:
     num_timed_steps: int = 0
     num_timed_samples: int = 0
     num_timed_tokens: int = 0
+    num_timed_rows: int = 0
+    """Tokens that the model was given: one of each example where it reads but one."""
+    num_timed_pairs: int = 0
+    """Pairs of tokens of one example, each with each."""
+    flops: StepFlops = field(default_factory=StepFlops)
+    """Of the tracked steps."""
     micro_batch_size: int | None = None
     stopped_at: int | None = None
     best_step: int | None = None
@@ -61,7 +68,10 @@ class Trained:
         if not seconds:
             return {}
         names = ("steps_per_second", "samples_per_second", "tokens_per_second")
-        return {name: count / seconds for name, count in zip(names, counts, strict=True)}
+        rates = {name: count / seconds for name, count in zip(names, counts, strict=True)}
+        if self.num_timed_steps:
+            rates["flops_per_second"] = self.flops.of(self.num_timed_rows, self.num_timed_pairs) / seconds
+        return rates
 
     @property
     def curves(self) -> Curves:
@@ -106,7 +116,9 @@ def train(
     num_steps = min(steps_per_epoch * training.epochs, training.max_steps or steps_per_epoch * training.epochs)
     optimizer = make_optimizer(model, training)
     schedule = make_schedule(optimizer, training, num_steps)
-    if accelerator.scaler is not None:  # accelerate's own step looks for packages every time, and is of use for fp16 alone
+    if (
+        accelerator.scaler is not None
+    ):  # accelerate's own step looks for packages every time, and is of use for fp16 alone
         optimizer = accelerator.prepare_optimizer(optimizer)
     objective = objective_of(family, training.label_smoothing)
     stepper = Stepper(
@@ -119,7 +131,7 @@ def train(
     torch.manual_seed(seed)
     model.train()
     strategy.begin_training(model, num_steps)
-    meter = _Meter(stepper, memory, reporter, trained, data.lengths, num_steps)
+    meter = _Meter(stepper, memory, reporter, trained, batches, num_steps)
     with meter:
         for epoch in range(training.epochs):
             planned = shuffled_batches(data.lengths, training.batch_size, order, training.length_bucketing)
@@ -153,7 +165,7 @@ def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, meter: _Meter
     while True:
         tracking = memory.tracked(lambda: tensors_of(stepper.model, optimizer)) if follow else nullcontext()
         try:
-            with tracking:
+            with tracking, FlopCounting(meter.flops) if follow else nullcontext():
                 loss = stepper.step(batch)
                 stepper.strategy.after_step(stepper.model, meter.num_steps + 1)
             break
@@ -180,11 +192,14 @@ class _Meter:
         memory: PhaseMemory,
         reporter: Reporter,
         trained: Trained,
-        lengths: Sequence[int],
+        batches: Collated,
         num_steps: int,
     ) -> None:
         self._stepper, self._memory, self._reporter, self._trained = stepper, memory, reporter, trained
-        self._lengths, self._num_steps = lengths, num_steps
+        self._lengths, self._num_steps = batches.data.lengths, num_steps
+        self._rows = [1] * len(self._lengths) if batches.is_one_row else self._lengths
+        self.flops = StepFlops()
+        """Of the steps of which it is told that they are tracked."""
         self._pending: list[tuple[list[int], torch.Tensor, float]] = []
         self._measured: AbstractContextManager[None] = nullcontext()
         self._since = 0.0
@@ -231,9 +246,15 @@ class _Meter:
         trained.seconds += seconds
         trained.num_samples += num_samples
         trained.num_tokens += num_tokens
+        rows = [[self._rows[index] for index in batch] for batch, _, _ in self._pending]
         if tracked:
             trained.tracked_seconds += seconds
+            trained.flops = self.flops
+            self.flops.tokens += sum(len(one) * max(one) for one in rows)
+            self.flops.pairs += sum(len(one) * max(one) ** 2 for one in rows)
         else:
+            trained.num_timed_rows += sum(map(sum, rows))
+            trained.num_timed_pairs += sum(length**2 for one in rows for length in one)
             trained.num_timed_steps += len(losses)
             trained.num_timed_samples += num_samples
             trained.num_timed_tokens += num_tokens

@@ -1,0 +1,117 @@
+"""Floating-point operations: how many a step takes, and how many a second the machine can do at most."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+
+def flops_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
+    """Return the floating-point operations of one operation: those of products, two for each multiplication."""
+    formula: Any = _FLOPS.get(function._opname) or flop_registry.get(function.overloadpacket)
+    return int(formula(*args, **kwargs, out_val=output)) if formula is not None else 0
+
+
+@dataclass
+class StepFlops:
+    """Operations of steps that were followed, and what they were made of."""
+
+    linear: int = 0
+    """In proportion to tokens."""
+    attention: int = 0
+    """In proportion to pairs of tokens."""
+    tokens: int = 0
+    """Padding included."""
+    pairs: int = 0
+
+    def of(self, tokens: int, pairs: int) -> float:
+        """Return the operations that so many tokens in so many pairs take, without padding."""
+        if not self.tokens:
+            return 0.0
+        return self.linear / self.tokens * tokens + self.attention / self.pairs * pairs
+
+
+class FlopCounting(TorchDispatchMode):
+    """Adds the operations inside to a `StepFlops`."""
+
+    def __init__(self, counts: StepFlops) -> None:
+        """Add to `counts`."""
+        super().__init__()
+        self._counts = counts
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and count it."""
+        output = function(*args, **(kwargs or {}))
+        if flops := flops_of(function, args, kwargs or {}, output):
+            if function._opname in ("bmm", "baddbmm") or "attention" in function._opname:
+                self._counts.attention += flops
+            else:
+                self._counts.linear += flops
+        return output
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, cache: Path, name: str) -> float:
+    """Return the most floating-point operations a second that products of square matrices reach on `device`.
+
+    It is measured now, in a tenth of a second or so; `cache`, a file, keeps the best that was ever seen on the device `name`, since
+    a machine that is busy looks slow.
+    """
+    size = 1024 if device.type == "cpu" else 8192
+    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    best = 0.0
+    for _ in range(8):
+        _wait_for(device)
+        started = time.perf_counter()
+        left @ right
+        _wait_for(device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    key = (
+        f"{name}, {torch.get_num_threads() if device.type == 'cpu' else 1} threads, {dtype}, torch {torch.__version__}"
+    )
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if best > known.get(key, 0.0):
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            cache.write_text(json.dumps(known | {key: best}), encoding="utf-8")
+        except OSError:
+            pass
+    return max(best, float(known.get(key, 0.0)))
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def _product_flops(inputs: torch.Tensor, weights: torch.Tensor, *_: Any, **__: Any) -> int:
+    """Return the operations of a product of inputs (…, in) with weights (out, in)."""
+    return 2 * int(inputs.numel()) * int(weights.shape[0])
+
+
+def _attention_flops(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
+def _attention_backward_flops(
+    gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
+) -> int:
+    return int(sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape))
+
+
+_FLOPS = {
+    "linear": _product_flops,
+    "int8_scaled_mm": _product_flops,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention_flops,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward_flops,
+}
+"""What PyTorch's own counter does not know: products inside another operator, bitsandbytes' product, a CPU's attention."""
