@@ -1,0 +1,84 @@
+"""No step waits for the device: a number that is read out of a tensor would make a GPU finish all that it was given."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pewb import assembly
+from pewb.batching import Collated, encode, encode_split
+from pewb.device import Computing
+from pewb.objective import objective_of
+from pewb.prefix.store import PrefixCache
+from pewb.recipe import Quantization, Training
+from pewb.reporting import Silent
+from pewb.strategies.head_only import HeadOnly
+from pewb.strategies.lora import Lora
+from pewb.strategies.top_layers import TopLayers
+from pewb.tasks import CausalLm, Split, TextClassification
+from pewb.training.optimizers import make_optimizer
+from pewb.training.step import Stepper
+from tests.training.test_language_models import PAIRS
+from tests.training.test_parity import CLASSES, CPU, LABELS, TEXTS
+
+WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_consecutive", "_unique2"}
+"""Operations that give a number, or a shape that depends on numbers, to the host."""
+
+
+class Waits(TorchDispatchMode):
+    """Lists such operations, but for those on tensors that are on the host anyway."""
+
+    def __init__(self, on_host):
+        super().__init__()
+        self.on_host = {one.untyped_storage()._cdata for one in on_host}
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        mine = [one for one in args if isinstance(one, torch.Tensor)]
+        from_host = bool(mine) and all(one.untyped_storage()._cdata in self.on_host for one in mine)
+        if from_host:
+            outputs = output if isinstance(output, tuple | list) else [output]
+            self.on_host |= {one.untyped_storage()._cdata for one in outputs if isinstance(one, torch.Tensor)}
+        elif function._opname in WAITS:
+            self.seen.append(function._opname)
+        return output
+
+
+@pytest.mark.parametrize(
+    ("architecture", "strategy"),
+    [
+        ("bert", Lora(rank=4)),
+        ("bert", TopLayers(num_layers=1)),
+        ("bert", HeadOnly()),
+        ("llama", Lora(rank=4)),
+        ("llama", TopLayers(num_layers=1)),
+    ],
+)
+def test_a_step_waits_for_nothing(architecture, strategy, tiny_backbone, tiny_language_model, tmp_path):
+    training = Training(batch_size=6, max_tokens=16, learning_rate=1e-3)
+    family = TextClassification if architecture == "bert" else CausalLm
+    folder = tiny_backbone(architecture) if family is TextClassification else tiny_language_model(architecture)
+    labels = LABELS if family is TextClassification else []
+    computing = Computing(CPU, "fp32", torch.float32)
+    made = assembly.load("tiny", folder, labels, strategy, Quantization(), training, computing, 0, family)
+    assembly.insert(made, False, 0)
+    if family is TextClassification:
+        data = encode(made.tokenizer, TEXTS, CLASSES, 16)
+    else:
+        data = encode_split(CausalLm, made.tokenizer, Split(PAIRS), 16)
+    batches = Collated(made.tokenizer, data, CPU)
+    accelerator = Accelerator(cpu=True)
+    if made.prefix:
+        states = PrefixCache(made.prefix, tmp_path, accelerator.autocast, "cpu").states(batches, 4, Silent())
+        batches.states = states.rows
+        made.prefix.cut()
+    inputs, told = batches(range(len(data)))
+    given = type("Given", (), {"weight": lambda *_: 6, "__call__": lambda *_: (dict(inputs), told)})()
+    optimizer = make_optimizer(made.model, training)
+    made.model.train()
+    stepper = Stepper(made.model, strategy, given, objective_of(family), optimizer, accelerator, training, len(data))
+    with Waits([told] if family is CausalLm else []) as waits:
+        loss = stepper.step(range(len(data)))
+    assert waits.seen == []
+    assert torch.isfinite(loss)
