@@ -16,6 +16,8 @@ test: .venv/.installed-test
 # Speed and accuracy beside the rivals'; what they print is committed in benchmarks/*.md.
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.training_speed
+	$(BIN)/python -m benchmarks.prefix_cache
+	$(BIN)/python -m benchmarks.language_model_speed
 	$(BIN)/python -m benchmarks.planner_speed
 	$(BIN)/python -m benchmarks.planner_accuracy
 

@@ -42,15 +42,12 @@ def main() -> None:
     recipe, training = job.recipe, job.recipe.training
     examples = read_examples(job.task, job.task_folder, recipe.limit.model_dump())
     set_seed(job.seed)
-    gguf = next((path.name for path in job.backbone_folder.glob("*.gguf")), None)
-    options = {"gguf_file": gguf} if gguf else {}
-    tokenizer = AutoTokenizer.from_pretrained(job.backbone_folder, **options)
+    tokenizer = AutoTokenizer.from_pretrained(job.backbone_folder)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(
         job.backbone_folder,
         attn_implementation=arguments.attention,
         dtype=getattr(torch, arguments.weights),
-        **options,
     )
     model.config.use_cache = False
     strategy = recipe.strategy

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -236,6 +236,13 @@ class Ragged:
             return found
         return found.masked_fill_((places < 0) | (places >= lengths), padding)
 
+    def packed(self, groups: Sequence[Sequence[int]], padding: int | None) -> torch.Tensor:
+        """Return the rows of each group one after another, (groups, longest, ...), filled as `padded` does on the right."""
+        places = [torch.cat([torch.arange(self.lengths[one]) + self.starts[one] for one in group]) for group in groups]
+        return Ragged(self.values[torch.cat(places)], torch.tensor([len(one) for one in places])).padded(
+            torch.arange(len(groups)), "right", padding
+        )
+
 
 class Batches(Protocol):
     """Where a step's inputs come from: real examples, or virtual ones that only have shapes."""
@@ -256,6 +263,8 @@ class Collated:
     tokenizer: Any
     data: Encoded
     device: torch.device
+    packing: bool = False
+    """Put several short examples into one row, of which none sees another; only for labels that are tokens."""
     states: Ragged | None = None
     """What the frozen layers make of each example, (tokens, hidden) or (1, hidden), where that is cached."""
     _columns: dict[str, tuple[Ragged, int]] = field(init=False)
@@ -280,6 +289,8 @@ class Collated:
         Labels that are tokens are padded with `IGNORED` on the right. Of examples whose cached states are one row, which
         is the first token's, the model is given that token alone.
         """
+        if self.packing:
+            return self._packed(indices)
         chosen = torch.as_tensor(indices)
         side = self.tokenizer.padding_side
         columns, labels = self._columns, self._labels
@@ -295,6 +306,23 @@ class Collated:
         else:
             told = self._moved(labels[chosen])
         return {name: self._moved(tensor) for name, tensor in inputs.items()}, told
+
+    def _packed(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
+        """Return the examples in fewer rows, no longer than the longest example; positions start anew in each example.
+
+        There is no mask: transformers' attentions tell the examples of a row apart by their positions. What fills a row up is an
+        example of its own, without a target.
+        """
+        groups = packed_rows({index: self.data.lengths[index] for index in indices})
+        ids, padding = self._columns["input_ids"]
+        positions = Ragged(torch.cat([torch.arange(length) for length in ids.lengths]), ids.lengths)
+        inputs = {"input_ids": ids.packed(groups, padding), "position_ids": positions.packed(groups, -1)}
+        filling = inputs["position_ids"] < 0
+        inputs["position_ids"] += filling.cumsum(1)  # -1 + 1, -1 + 2, …
+        if self.states is not None:
+            inputs[STATES] = self.states.packed(groups, None)
+        assert isinstance(self._labels, Ragged)
+        return {name: self._moved(tensor) for name, tensor in inputs.items()}, self._labels.packed(groups, IGNORED)
 
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor on the device, without waiting for the copy."""
@@ -312,6 +340,22 @@ def _ragged(column: Any) -> Ragged:
 
     values = torch.tensor(pyarrow.compute.list_flatten(column).to_numpy(), dtype=torch.long)
     return Ragged(values, torch.tensor(pyarrow.compute.list_value_length(column).to_numpy(), dtype=torch.long))
+
+
+def packed_rows(lengths: Mapping[int, int]) -> list[list[int]]:
+    """Return which examples share a row no longer than the longest of them: the longest first, each in the first row with room."""
+    capacity = max(lengths.values())
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for example in sorted(lengths, key=lambda one: -lengths[one]):
+        place = next((number for number, left in enumerate(room) if left >= lengths[example]), None)
+        if place is None:
+            place = len(rows)
+            rows.append([])
+            room.append(capacity)
+        rows[place].append(example)
+        room[place] -= lengths[example]
+    return rows
 
 
 def shuffled_batches(

@@ -24,7 +24,7 @@ _BUDGET = ("epochs", "max_steps", "batch_size", "max_tokens")
 _METHOD = ("optimizer", "lora_plus_ratio")
 """Keys of `training` that make another method: likewise."""
 
-_FREE = {"micro_batch_size", "gradient_checkpointing", "precision", "prefix_cache"}
+_FREE = {"micro_batch_size", "gradient_checkpointing", "precision", "prefix_cache", "packing"}
 """Keys of `training` that a choice may set, or that alter next to nothing of what is learned."""
 
 SHIPPED = "shipped with pewb"

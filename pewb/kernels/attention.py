@@ -65,13 +65,16 @@ def attention(
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     if needs_mask:
         attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
-    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(2, 3))
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    is_one = query.shape[2] == 1  # then its products are sums, several times as fast as a batch of products
+    scores = (query * key).sum(-1).unsqueeze(2) if is_one else torch.matmul(query, key.transpose(2, 3))
     if attention_mask is not None:
         scores = scores.add_(_as_bias(attention_mask, scores.dtype))
     weights = torch.softmax(scores, -1)
     if dropout:
         weights = weights * noise(weights, dropout)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+    output = (weights.transpose(2, 3) * value).sum(2, keepdim=True) if is_one else torch.matmul(weights, value)
+    return output.transpose(1, 2).contiguous(), None
 
 
 def _as_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -164,6 +164,10 @@ def _one(content: dict[str, Any]) -> tuple[Any, list[str], list[str]]:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         return None, [explained(fault) for fault in error.errors(include_url=False)], refusals
+    if recipe.training.packing and not (isinstance(recipe.task, list) or recipe.task.kind == "causal_lm"):  # type: ignore[attr-defined]
+        refusals.append(
+            "training.packing: only texts that are continued (task kind causal_lm) are packed; leave it out"
+        )
     if recipe.training.learning_rate is None:
         rate = recipe.strategy.default_learning_rate
         training = recipe.training.model_copy(update={"learning_rate": rate})

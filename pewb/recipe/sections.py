@@ -64,6 +64,11 @@ class Training(_Section):
     gradient_checkpointing: bool = False
     length_bucketing: bool = True
     """Put examples of like length into one batch, so that less is padding."""
+    packing: bool | None = None
+    """For `causal_lm`: put short examples of a batch into one row, in which none sees another; left out: no.
+
+    Then `length_bucketing` is needed no more, and a batch may hold examples of any length.
+    """
     prefix_cache: bool | None = None
     """Run what lies below the lowest trained layer once, and keep what it hands on: every epoch begins from there. Left out: yes."""
     evaluations_per_epoch: int = Field(default=1, ge=1)

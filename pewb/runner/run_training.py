@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
+from pewb.errors import InputError
 from pewb.record import Memory, Time
 from pewb.runner.job import TrainingJob
 from pewb.runner.predictions import write_predictions
@@ -29,8 +31,10 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     from pewb.measurement.flops import matmul_peak
     from pewb.measurement.memory import PhaseMemory, release_cached_memory, tensors_of
     from pewb.measurement.parameters import count_parameters
+    from pewb.objective import objective_of
     from pewb.tasks import read_examples
     from pewb.training.loop import Trained, train
+    from pewb.training.packing import check_packing
 
     recipe, training, family = job.recipe, job.recipe.training, type(job.task)
     started = time.perf_counter()
@@ -128,6 +132,13 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
             _cache_prefix(assembled, batches, accelerator.autocast, evaluation_memory, measured, events)
     elif assembled.prefix:
         measured["prefix_cache"] = False
+    if training.packing:
+        if family.model_head != "causal_lm":
+            raise InputError(
+                "training.packing: only texts that are continued (task kind causal_lm) are packed; leave it out"
+            )
+        batches["train"] = replace(batches["train"], packing=True)
+        check_packing(assembled.model, batches["train"], objective_of(family), accelerator.autocast)
     train(
         assembled.model,
         assembled.strategy,
@@ -172,8 +183,6 @@ def _cache_prefix(
     assembled: Any, batches: dict[str, Any], autocast: Any, memory: Any, measured: dict[str, Any], events: Any
 ) -> None:
     """Give `batches` the states of the frozen layers, and take those out of the model; `measured` says whether it went."""
-    from dataclasses import replace
-
     from pewb.assets import cache_folder
     from pewb.measurement.memory import tensors_of
     from pewb.prefix.store import NotCachedError, PrefixCache
