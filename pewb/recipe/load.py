@@ -164,7 +164,7 @@ def _one(content: dict[str, Any]) -> tuple[Any, list[str], list[str]]:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         return None, [explained(fault) for fault in error.errors(include_url=False)], refusals
-    if recipe.training.packing and not (isinstance(recipe.task, list) or recipe.task.kind == "causal_lm"):  # type: ignore[attr-defined]
+    if recipe.training.packing and not (isinstance(recipe.task, list) or recipe.task.kind == "causal_lm"):
         refusals.append(
             "training.packing: only texts that are continued (task kind causal_lm) are packed; leave it out"
         )
@@ -222,6 +222,11 @@ def _impossible(strategy: Strategy | None, quantization: Quantization | None, tr
     if training and training.micro_batch_size and training.micro_batch_size > training.batch_size:
         reasons.append(
             f"training.micro_batch_size: {training.micro_batch_size} is more than batch_size = {training.batch_size}; make it that or less"
+        )
+    if strategy and training and training.packing and strategy.virtual_tokens():
+        reasons.append(
+            f"training.packing: strategy '{strategy.kind}' puts virtual tokens before every text, and in a row they would"
+            " stand before the first alone; leave packing out"
         )
     if strategy and training and training.lora_plus_ratio and not strategy.has_lora_matrices:
         able = [name for name, kind in strategies().items() if kind.has_lora_matrices]

@@ -20,14 +20,14 @@ _EXAMPLES = 4
 def check_packing(
     model: Any, batches: Collated, objective: Objective, autocast: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """See that a few examples cost the same in one row as in rows of their own.
+    """See that a few examples cost the same in one row as in rows of their own, to half a percent (bfloat16 rounds).
 
     Raises:
-        RefusedError: they do not: the model, or what a strategy put before the text, tells them not apart.
+        RefusedError: they do not: the model does not tell them apart.
     """
     lengths = batches.data.lengths
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    chosen = [*order[:_EXAMPLES], order[-1]]
+    chosen = list(dict.fromkeys([*order[:_EXAMPLES], order[-1]]))
     was_training = model.training
     model.eval()
     losses = []
@@ -39,7 +39,7 @@ def check_packing(
                 losses.append(float("nan"))  # it takes no positions, or wants a mask
     model.train(was_training)
     apart, packed = losses
-    if not abs(packed - apart) <= 0.02 * abs(apart):
+    if not abs(packed - apart) <= 0.005 * abs(apart):
         raise RefusedError(
             "training.packing: with this backbone and strategy an example sees the others in its row, or has no positions of"
             " its own; leave packing out"

@@ -14,7 +14,6 @@ from pewb.prefix.store import PrefixCache
 from pewb.recipe import Training, parse_recipe
 from pewb.reporting import Silent
 from pewb.strategies.full import Full
-from pewb.strategies.prompt_tuning import PromptTuning
 from pewb.strategies.top_layers import TopLayers
 from pewb.tasks import CausalLm
 from pewb.training.optimizers import make_optimizer
@@ -82,12 +81,30 @@ def test_rows_are_no_longer_than_the_longest_and_hold_everyone_once():
     assert len(rows) == 4
 
 
-def test_what_stands_before_every_row_is_refused(tiny_language_model):
-    made, batches = packed(tiny_language_model("llama"), "llama", PromptTuning(num_virtual_tokens=3))
-    with pytest.raises(RefusedError, match=r"training.packing: .* leave packing out"):
-        check_packing(made.model, batches, objective_of(CausalLm), Accelerator(cpu=True).autocast)
+def test_a_model_that_can_not_be_given_packed_rows_is_refused(tiny_language_model):
     made, batches = packed(tiny_language_model("llama"), "llama", Full())
-    check_packing(made.model, batches, objective_of(CausalLm), Accelerator(cpu=True).autocast)
+    autocast = Accelerator(cpu=True).autocast
+    check_packing(made.model, batches, objective_of(CausalLm), autocast)
+    forward = made.model.forward
+    made.model.forward = lambda position_ids=None, **inputs: forward(
+        **inputs
+    )  # positions are lost, and with them the rows
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            parameter *= 10  # what it says depends on what it sees
+    with pytest.raises(RefusedError, match=r"training.packing: .* leave packing out"):
+        check_packing(made.model, batches, objective_of(CausalLm), autocast)
+
+
+def test_virtual_tokens_do_not_go_with_packed_rows():
+    content = {
+        "backbone": "smollm2-135m-instruct",
+        "task": {"kind": "causal_lm"},
+        "strategy": "prompt_tuning",
+        "training": {"packing": True},
+    }
+    with pytest.raises(RefusedError, match="virtual tokens before every text"):
+        parse_recipe(content, "recipe")
 
 
 def test_only_continued_texts_are_packed():
