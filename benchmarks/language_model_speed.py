@@ -74,13 +74,13 @@ def write_recipe(folder: Path, backbone: Path, num_examples: int) -> Path:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         backbone = write_backbone(folder)
-        _, short = job_of(write_recipe(folder, backbone, 40), [], folder)
+        _, short = job_of(write_recipe(folder, backbone, 16), [], folder)
         settings = list(itertools.product(ATTENTIONS, ("bfloat16", "float32")))
         tried = {one: theirs(short, one[0], MODULE, "--weights", one[1])["tokens_per_second"] for one in settings}
         attention, weights = max(tried, key=lambda one: tried[one])

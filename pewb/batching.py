@@ -305,7 +305,7 @@ class Collated:
             told = labels.padded(chosen, "right", IGNORED)  # it stays where it can be read without waiting
         else:
             told = self._moved(labels[chosen])
-        return {name: self._moved(tensor) for name, tensor in inputs.items()}, told
+        return {name: self._moved(_as_numbers(tensor)) for name, tensor in inputs.items()}, _as_numbers(told)
 
     def _packed(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
         """Return the examples in fewer rows, no longer than the longest example; positions start anew in each example.
@@ -322,7 +322,8 @@ class Collated:
         if self.states is not None:
             inputs[STATES] = self.states.packed(groups, None)
         assert isinstance(self._labels, Ragged)
-        return {name: self._moved(tensor) for name, tensor in inputs.items()}, self._labels.packed(groups, IGNORED)
+        labels = _as_numbers(self._labels.packed(groups, IGNORED))
+        return {name: self._moved(_as_numbers(tensor)) for name, tensor in inputs.items()}, labels
 
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor on the device, without waiting for the copy."""
@@ -334,11 +335,18 @@ class Collated:
         return self.states is not None and bool((self.states.lengths == 1).all())
 
 
+def _as_numbers(tensor: torch.Tensor) -> torch.Tensor:
+    """Return whole numbers, which are kept short, as PyTorch's functions want them."""
+    return tensor if tensor.is_floating_point() else tensor.long()
+
+
 def _ragged(column: Any) -> Ragged:
     """Return an Arrow column of lists of integers."""
     import pyarrow.compute
 
-    values = torch.tensor(pyarrow.compute.list_flatten(column).to_numpy(), dtype=torch.long)
+    values = torch.tensor(pyarrow.compute.list_flatten(column).to_numpy())
+    is_mask = len(values) > 0 and set(values.unique().tolist()) <= {0, 1}
+    values = values.to(torch.int8 if is_mask else torch.int32)
     return Ragged(values, torch.tensor(pyarrow.compute.list_value_length(column).to_numpy(), dtype=torch.long))
 
 
