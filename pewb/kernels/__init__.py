@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTunerLayer
-
 from pewb.anatomy import Anatomy
 from pewb.device import Computing
 from pewb.kernels.attention import attend_plainly
@@ -28,6 +26,8 @@ def quicken_inserted(model: Any, computing: Computing) -> None:
 
     PEFT's layers would make their inputs float32, as their weights are, and autocast would undo it.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer  # here, for importing it makes remarks that are silenced by now
+
     if computing.kind == "cpu":
         draw_quickly(model)
     if computing.autocast != "no":

@@ -9,6 +9,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pewb.anatomy import Anatomy
+from pewb.kernels.attention import NAME as CPU_ATTENTION
 
 _LIKE_BERT = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "data2vec-text", "ernie"}
 """Encoders whose layers are BERT's, and whose heads read the first token."""
@@ -20,6 +21,8 @@ def compute_read_row(model: Any, anatomy: Anatomy) -> None:
     Keys and values are those of every token. Given past keys (prefix tuning), the layer computes as it always did.
     """
     if anatomy.model_type not in _LIKE_BERT or not anatomy.is_encoder or getattr(model.config, "is_decoder", False):
+        return
+    if model.config._attn_implementation not in ("sdpa", CPU_ATTENTION):  # others take masks of another shape
         return
     layer = model.get_submodule(f"{anatomy.top_stack.path}.{anatomy.top_stack.num_layers - 1}")
     layer.forward = MethodType(_first_row, layer)
