@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pewb.errors import OutOfMemoryError
+from pewb.kernels.heap import give_freed_memory_back
 from pewb.quantization import dequantized_product
 from pewb.record import Peak
 from pewb.units import format_bytes
@@ -94,9 +95,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_cached_memory(device: torch.device) -> None:
-    """Give back what a GPU's allocator holds unused, so that one phase's is not counted in the next one's peak."""
+    """Give back what the allocator holds unused, so that one phase's is not counted in the next one's peak."""
     gc.collect()
-    if device.type != "cpu":
+    if device.type == "cpu":
+        give_freed_memory_back()
+    else:
         torch.accelerator.empty_cache()
 
 

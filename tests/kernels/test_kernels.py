@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from pewb.kernels.attention import attention
+from pewb.kernels.attention import _Recomputed, _weighted, _weights, attention
 from pewb.kernels.dropout import QuickDropout, draw_quickly, noise
 from tests.training.test_parity import CPU, assembled
 
@@ -77,6 +77,46 @@ def test_attention_is_transformers_own(kind, kv_heads):
         strict=True,
     ):
         torch.testing.assert_close(other, one, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["causal", "padded", "additive", "everything"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_long_texts_are_the_same_though_their_weights_are_not_kept(kind, dropout, monkeypatch):
+    """In float32, to rounding; a few examples at a time, two heads of queries to one of keys."""
+    monkeypatch.setattr("pewb.kernels.attention._PIECE_BYTES", 2 * 4 * 7 * 7 * 4)
+    torch.manual_seed(0)
+    query = torch.randn(3, 7, 4, 2).transpose(1, 2).requires_grad_()
+    key, value = (torch.randn(3, 7, 2, 2).transpose(1, 2).requires_grad_() for _ in range(2))
+    padded = torch.ones(3, 1, 7, 7, dtype=torch.bool)
+    padded[1, ..., 5:] = False
+    causal = torch.ones(7, 7, dtype=torch.bool).tril()
+    additive = torch.zeros(3, 1, 7, 7).masked_fill(~padded, torch.finfo(torch.float32).min)
+    mask = {"padded": padded, "additive": additive, "causal": causal}.get(kind)
+    drawn = noise(torch.empty(3, 4, 7, 7), dropout) if dropout else None
+    plain = _weighted(_weights(query, key, mask, 0.3), value, drawn)
+    spared = _Recomputed.apply(query, key, value, mask, 0.3, drawn)
+    torch.testing.assert_close(spared, plain)
+    wanted = torch.randn_like(plain)
+    for one, other in zip(
+        torch.autograd.grad(spared, (query, key, value), wanted),
+        torch.autograd.grad(plain, (query, key, value), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_weights_of_long_texts_are_not_kept():
+    """Of 40 tokens in heads of 8, nothing as large as the weights waits for the backward; of 20 it does."""
+    kept = {}
+    for length in (20, 40):
+        query, key, value = (torch.randn(2, 4, length, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda one, sizes=sizes: sizes.append(one.numel()), lambda one: one
+        ):
+            attention(HEADS, query, key, value, None)
+        kept[length] = max(sizes) >= 2 * 4 * length**2
+    assert kept == {20: True, 40: False}
 
 
 def test_attention_drops_weights():
