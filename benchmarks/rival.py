@@ -16,6 +16,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 STARTED = time.perf_counter()
 
@@ -114,22 +115,18 @@ def main() -> None:
     print(json.dumps(told))
 
 
-def applied(model: object, strategy: object) -> object:
+def applied(model: Any, strategy: Any) -> Any:
     """Return the model as a user would prepare it for the strategy: with PEFT, or frozen by name."""
-    from peft import LoraConfig, get_peft_model
+    from pewb.anatomy import anatomy_of
+    from pewb.strategies.peft_engine import PeftStrategy
 
-    kind = strategy.kind  # type: ignore[attr-defined]
-    named = list(model.named_parameters())  # type: ignore[attr-defined]
-    if kind == "lora":
-        config = LoraConfig(
-            task_type="SEQ_CLS",
-            r=strategy.rank,  # type: ignore[attr-defined]
-            lora_alpha=strategy.alpha,  # type: ignore[attr-defined]
-            lora_dropout=strategy.dropout,  # type: ignore[attr-defined]
-            target_modules=list(strategy.targets),  # type: ignore[attr-defined]
-            modules_to_save=["classifier", "pooler"],
-        )
-        return get_peft_model(model, config)
+    kind = strategy.kind
+    named = list(model.named_parameters())
+    if isinstance(strategy, PeftStrategy):
+        from peft import get_peft_model
+
+        anatomy = anatomy_of(model.config, [name for name, _ in named], model.base_model_prefix)
+        return get_peft_model(model, strategy.peft_config(anatomy))  # the configuration that a user would write
     if kind == "full":
         return model
     layers = max(int(name.split(".layer.")[1].split(".")[0]) for name, _ in named if ".layer." in name) + 1
@@ -137,6 +134,7 @@ def applied(model: object, strategy: object) -> object:
         head = name.startswith("classifier") or ".pooler." in name
         chosen = {
             "bitfit": name.endswith(".bias"),
+            "layer_norm": ".LayerNorm." in name,
             "head_only": False,
             "top_layers": any(
                 f".layer.{layers - 1 - place}." in name for place in range(getattr(strategy, "num_layers", 0))

@@ -9,6 +9,7 @@ from pewb.device import Computing
 from pewb.kernels.attention import attend_plainly
 from pewb.kernels.dropout import draw_quickly
 from pewb.kernels.read_row import compute_read_row
+from pewb.kernels.recompute import keep_less
 
 __all__ = ["quicken", "quicken_inserted"]
 
@@ -19,6 +20,7 @@ def quicken(model: Any, anatomy: Anatomy, computing: Computing) -> None:
         attend_plainly(model)
         draw_quickly(model)
     compute_read_row(model, anatomy)
+    keep_less(model)
 
 
 def quicken_inserted(model: Any, computing: Computing) -> None:

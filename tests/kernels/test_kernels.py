@@ -10,6 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from pewb.kernels.attention import _Recomputed, _weighted, _weights, attention
 from pewb.kernels.dropout import QuickDropout, draw_quickly, noise
+from pewb.kernels.recompute import keep_less, recomputed
 from tests.training.test_parity import CPU, assembled
 
 HEADS = SimpleNamespace(num_key_value_groups=1, is_causal=False, training=True)
@@ -157,3 +158,52 @@ def test_the_model_says_what_transformers_model_says(architecture, tiny_backbone
         functional.cross_entropy(logits, labels).backward()
         outcomes.append((logits, {name: one.grad for name, one in model.named_parameters() if one.grad is not None}))
     torch.testing.assert_close(outcomes[1], outcomes[0], rtol=1e-4, atol=1e-6)
+
+
+def test_norms_and_gates_of_a_decoder_are_computed_again(tiny_backbone):
+    """Gradients of every weight are those of the usual way, and what is kept is less."""
+    from transformers import AutoModelForCausalLM
+
+    outcomes = []
+    for is_spared in (False, True):
+        torch.manual_seed(0)  # the head is new
+        model = AutoModelForCausalLM.from_pretrained(tiny_backbone("llama"), dtype=torch.bfloat16)
+        if is_spared:
+            keep_less(model)
+        kept = {}
+        ids = torch.arange(48).view(2, 24) % model.config.vocab_size
+
+        def keep(tensor, kept=kept):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+            logits = model(input_ids=ids).logits
+        logits.float().square().mean().backward()
+        outcomes.append((logits, {name: one.grad for name, one in model.named_parameters()}, sum(kept.values())))
+    (plain, gradients, most), (spared, same, less) = outcomes
+    assert torch.equal(plain, spared)
+    torch.testing.assert_close(same, gradients)
+    assert less < most
+
+
+def test_what_is_computed_again_knows_autocast_and_what_needs_no_gradient():
+    weight = torch.randn(4, 4, requires_grad=True)
+    given, frozen = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4)
+    types = []
+
+    def product(one, other):
+        output = one @ weight + other
+        types.append(output.dtype)
+        return output
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = recomputed(product, given, frozen, parameters=[weight])
+        expected = given @ weight + frozen
+    wanted = torch.randn_like(found)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (given, weight), wanted), torch.autograd.grad(expected, (given, weight), wanted)
+    )
+    assert types == [torch.float32, torch.float32]
+    with torch.no_grad():
+        assert not recomputed(product, given, frozen, parameters=[weight]).requires_grad
