@@ -73,7 +73,7 @@ def attention(
         attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     drawn = noise(query.new_empty(*query.shape[:3], key.shape[2]), dropout) if dropout else None
     is_long = key.shape[2] > 3 * query.shape[-1]  # one head's weights are larger than what they are made of
-    if is_long and torch.is_grad_enabled():
+    if is_long and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         output: torch.Tensor = _Recomputed.apply(query, key, value, attention_mask, scaling, drawn)
     else:
         output = _weighted(_weights(query, key, attention_mask, scaling), value, drawn)

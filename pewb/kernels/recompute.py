@@ -34,8 +34,10 @@ def recomputed(
 ) -> torch.Tensor:
     """Return `function(*inputs)`, of which nothing but the inputs is kept; it must draw no random numbers.
 
-    `parameters` are what else gets a gradient.
+    `parameters` are what else gets a gradient. A compiler that is at work decides for itself what to keep.
     """
+    if torch.compiler.is_compiling():
+        return function(*inputs)
     output: torch.Tensor = _Recomputed.apply(function, len(inputs), *inputs, *parameters)
     return output
 

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -45,6 +45,17 @@ class FlopCounting(TorchDispatchMode):
         """Add to `counts`."""
         super().__init__()
         self._counts = counts
+
+    def __enter__(self) -> Self:
+        """Count from now on."""
+        self._uncompiled = torch.compiler.set_stance("force_eager")  # what runs in compiled code is not seen
+        self._uncompiled.__enter__()
+        return super().__enter__()  # type: ignore[no-any-return]
+
+    def __exit__(self, *error: Any) -> None:
+        """Count no more."""
+        super().__exit__(*error)
+        self._uncompiled.__exit__(*error)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and count it."""

@@ -20,7 +20,7 @@ Schedule = Literal["linear", "cosine", "constant", "cosine_with_restarts", "poly
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Quantization(_Section):
@@ -69,6 +69,8 @@ class Training(_Section):
 
     Then `length_bucketing` is needed no more, and a batch may hold examples of any length.
     """
+    compile: bool | None = None
+    """Compile the layers (`torch.compile`): takes a minute or more at first, and may pay on a GPU; a plan does not know of it. Left out: no."""
     prefix_cache: bool | None = None
     """Run what lies below the lowest trained layer once, and keep what it hands on: every epoch begins from there. Left out: yes."""
     evaluations_per_epoch: int = Field(default=1, ge=1)

@@ -7,11 +7,8 @@ from pathlib import Path
 from pewb.recipe import LoadedRecipe
 from pewb.record import Record
 from pewb.reporting import Reporter, Silent
-from pewb.runner.comparison import Comparison
-from pewb.runner.prepare import prepare
-from pewb.runner.process import Children
 
-__all__ = ["prepare", "run"]
+__all__ = ["run"]
 
 
 def run(
@@ -38,6 +35,10 @@ def run(
         InputError: the recipe or what it names does not serve.
         KeyboardInterrupt: after every process has written its record.
     """
+    from pewb.runner.comparison import Comparison  # here, for `pewb check` imports this package and needs none of it
+    from pewb.runner.prepare import prepare
+    from pewb.runner.process import Children
+
     reporter = reporter or Silent()
     children = Children(num_jobs)
     children.prepare()

@@ -27,6 +27,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     from pewb.batching import Collated, encode_split
     from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
     from pewb.evaluation.predictions import predict
+    from pewb.kernels.compiled import compile_layers
     from pewb.kernels.heap import keep_freed_memory
     from pewb.measurement.flops import matmul_peak
     from pewb.measurement.memory import PhaseMemory, release_cached_memory, tensors_of
@@ -139,6 +140,8 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
             )
         batches["train"] = replace(batches["train"], packing=True)
         check_packing(assembled.model, batches["train"], objective_of(family), accelerator.autocast)
+    if training.compile:
+        compile_layers(assembled.model)
     train(
         assembled.model,
         assembled.strategy,
