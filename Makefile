@@ -17,6 +17,8 @@ test: .venv/.installed-test
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.prefix_cache
+	$(BIN)/python -m benchmarks.language_model_speed
+	$(BIN)/python -m benchmarks.comparison_speed
 	$(BIN)/python -m benchmarks.planner_speed
 	$(BIN)/python -m benchmarks.planner_accuracy
 

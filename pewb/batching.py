@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from pewb.device import moved
 from pewb.errors import InputError
 from pewb.objective import IGNORED, Inputs
 from pewb.tasks import ModelHead, Split, TaskFamily
@@ -315,8 +316,7 @@ class Collated:
         """
         groups = packed_rows({index: self.data.lengths[index] for index in indices})
         ids, padding = self._columns["input_ids"]
-        positions = Ragged(torch.cat([torch.arange(length) for length in ids.lengths]), ids.lengths)
-        inputs = {"input_ids": ids.packed(groups, padding), "position_ids": positions.packed(groups, -1)}
+        inputs = {"input_ids": ids.packed(groups, padding), "position_ids": self._positions.packed(groups, -1)}
         filling = inputs["position_ids"] < 0
         inputs["position_ids"] += filling.cumsum(1)  # -1 + 1, -1 + 2, …
         if self.states is not None:
@@ -326,8 +326,13 @@ class Collated:
         return {name: self._moved(_as_numbers(tensor)) for name, tensor in inputs.items()}, labels
 
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the tensor on the device, without waiting for the copy."""
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+        return moved(tensor, self.device)
+
+    @cached_property
+    def _positions(self) -> Ragged:
+        """Each token's place in its example."""
+        lengths = self._columns["input_ids"][0].lengths
+        return Ragged(torch.cat([torch.arange(length, dtype=torch.int32) for length in lengths]), lengths)
 
     @cached_property
     def is_one_row(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pewb.device import moved
 from pewb.kernels.token_loss import head_input, summed_token_loss, token_losses
 from pewb.tasks import ModelHead, TaskFamily
 
@@ -72,13 +73,13 @@ class Tokens(Objective):
         states, are_read = head_input(model, head, lambda: self.logits(model, inputs, labels))
         targets = self.targets(states.shape[1], labels)
         [places] = (targets.flatten() != IGNORED).nonzero(as_tuple=True)
-        chosen = targets.flatten()[places].to(states.device, non_blocking=True)
-        rows = states.flatten(0, 1).index_select(0, places.to(states.device, non_blocking=True))
+        chosen = moved(targets.flatten()[places], states.device)
+        rows = states.flatten(0, 1).index_select(0, moved(places, states.device))
         last: nn.Module = head if are_read else nn.Identity()
         if reduction == "sum":
             return summed_token_loss(rows, last, chosen, self.label_smoothing)
         losses = token_losses(rows, last, chosen, self.label_smoothing)
-        owners = (places // states.shape[1]).to(losses.device)
+        owners = moved(places // states.shape[1], losses.device)
         return losses.new_zeros(len(labels)).index_add_(0, owners, losses)
 
 
@@ -97,7 +98,7 @@ class TargetTokens(Tokens):
 
     def logits(self, model: Any, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
         """Return the logits of the target's tokens, which the model itself moves on for its decoder."""
-        labels = labels.to(inputs["input_ids"].device, non_blocking=True)
+        labels = moved(labels, inputs["input_ids"].device)
         shifted = model.prepare_decoder_input_ids_from_labels(labels=labels)
         return super().logits(model, inputs | {"decoder_input_ids": shifted}, labels)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from pewb import assembly
 from pewb.device import Computing
@@ -86,7 +87,7 @@ def test_casts_are_as_designed(tiny_backbone):
     """Under bf16 the frozen weights are bf16, what is trained is float32."""
     for strategy in (Lora(), HeadOnly(), TopLayers(num_layers=1)):
         loaded = load(tiny_backbone("bert"), Quantization(), strategy, "bf16")
-        assembly.insert(loaded, False, 0)
+        assembly.insert(loaded, False, 0, Accelerator(mixed_precision="bf16", cpu=True).autocast)
         trained = {one.dtype for one in loaded.model.parameters() if one.requires_grad}
         frozen = {
             one.dtype

@@ -9,6 +9,9 @@ The weights of long texts would be the largest tensor of a layer, and are comput
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +34,11 @@ def attend_plainly(model: Any) -> None:
     """Let the attentions of `model` that transformers would leave to PyTorch choose between both ways, in place."""
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
+    asks_for_name = re.search(
+        r'_attn_implementation (==|in) .*"sdpa"', inspect.getsource(sys.modules[type(model).__module__])
+    )
+    if asks_for_name:  # it does more or less, by the name of its attention, and ours it does not know
+        return
     if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
         model.set_attn_implementation(NAME)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +30,10 @@ class StepFlops:
     tokens: int = 0
     """Padding included."""
     pairs: int = 0
+
+    def __add__(self, other: StepFlops) -> StepFlops:
+        """Return the operations of both."""
+        return StepFlops(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
     def of(self, tokens: int, pairs: int) -> float:
         """Return the operations that so many tokens in so many pairs take, without padding."""
@@ -68,21 +72,26 @@ class FlopCounting(TorchDispatchMode):
         return output
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype, cache: Path, name: str) -> float:
+def matmul_peak(device: torch.device, dtype: torch.dtype, cache: Path, name: str) -> float | None:
     """Return the most floating-point operations a second that products of square matrices reach on `device`.
+
+    None if there is no memory for them.
 
     It is measured now, in a tenth of a second or so; `cache`, a file, keeps the best that was ever seen on the device `name`, since
     a machine that is busy looks slow.
     """
     size = 1024 if device.type == "cpu" else 8192
-    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     best = 0.0
-    for _ in range(8):
-        _wait_for(device)
-        started = time.perf_counter()
-        left @ right
-        _wait_for(device)
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    try:
+        left, right, product = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(3))
+        for _ in range(8):
+            _wait_for(device)
+            started = time.perf_counter()
+            torch.mm(left, right, out=product)
+            _wait_for(device)
+            best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    except torch.OutOfMemoryError:
+        return None
     key = (
         f"{name}, {torch.get_num_threads() if device.type == 'cpu' else 1} threads, {dtype}, torch {torch.__version__}"
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -27,6 +27,19 @@ class _ReachedError(Exception):
         self.output = output
 
 
+class NotReachedError(Exception):
+    """A module is not called where a model of its kind calls it."""
+
+
+class _Embeddings(NamedTuple):
+    """The module that a model's embeddings are a child of, their name there, and what they hand on."""
+
+    parent: nn.Module
+    name: str
+    width: int
+    dtype: torch.dtype
+
+
 @dataclass
 class Prefix:
     """The embeddings and the lowest layers of a model, in which nothing is trained and no dropout is left.
@@ -36,7 +49,8 @@ class Prefix:
         hidden_size: of the states that it hands on.
         dtype: of those states.
         is_one_row: whether they are the first token's alone, because the head reads no other.
-        parts: its modules by name, for what they hold.
+        frozen: what its states depend on, by name.
+        head: the module that reads what the last layer hands on.
     """
 
     model: nn.Module
@@ -45,10 +59,11 @@ class Prefix:
     hidden_size: int
     dtype: torch.dtype
     is_one_row: bool
-    parts: dict[str, nn.Module]
+    frozen: dict[str, torch.Tensor]
+    head: nn.Module
     _num_outputs: int
-    _embeddings: tuple[nn.Module, str] | None
-    """The module that the embeddings are a child of, and their name there; None if they are more than one tensor."""
+    _embeddings: _Embeddings | None
+    """None if they are more than one tensor."""
     _undo: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -62,6 +77,22 @@ class Prefix:
         Call it before the prefix is cut out, in evaluation mode, without gradients and under autocast.
         """
         return _first(_output_at(self.model, self.stack[self.num_layers - 1], inputs))
+
+    def read_by_head(self, inputs: Inputs) -> torch.Tensor:
+        """Return what the head is given of a batch, (batch, tokens or 1, hidden) or (batch, hidden), cut out or not.
+
+        Raises:
+            NotReachedError: the head is not called.
+        """
+
+        def stop(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+            raise _ReachedError(next(iter((*args, *options.values()))))
+
+        handle = self.head.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            return _first(_reached(self.model, inputs))
+        finally:
+            handle.remove()
 
     def cut(self) -> None:
         """Take the prefix out of the computation: from now on the model is called with its states, as `prefix_states`.
@@ -79,9 +110,9 @@ class Prefix:
             self.stack[index] = given if index == self.num_layers - 1 else _Passed(layer, self._num_outputs)
             self._undo.append(partial(self.stack.__setitem__, index, layer))
         if self._embeddings:
-            parent, name = self._embeddings
+            parent, name, width, dtype = self._embeddings
             embeddings = getattr(parent, name)
-            setattr(parent, name, _Blank(embeddings, self.hidden_size, self.dtype))
+            setattr(parent, name, _Blank(embeddings, width, dtype))
             self._undo.append(lambda: setattr(parent, name, embeddings))
         self._undo.append(self.model.register_forward_pre_hook(take, with_kwargs=True).remove)
 
@@ -115,19 +146,37 @@ def find_prefix(
     inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     was_training = model.training
     model.eval()
-    with torch.no_grad(), autocast(), _finished(model) as below:
-        output = _output_at(model, stack[num_layers - 1], inputs)
-    model.train(was_training)
+    try:
+        with torch.no_grad(), autocast():
+            if _num_calls(model, stack, inputs) != [1] * len(stack):
+                return "its layers are not computed once each"
+            with _finished(model) as below:
+                output = _output_at(model, stack[num_layers - 1], inputs)
+    finally:
+        model.train(was_training)
     states = _first(output)
     if not isinstance(states, torch.Tensor) or any(one is not None for one in _rest(output)):
         return "its layers hand on more than hidden states"
     for module in below:
         _keep_in_evaluation(module)
-    embeddings = _embeddings_in(model, below, stack)
-    parts = {f"{path}.{index}": stack[index] for index in range(num_layers)}
-    names = {module: name for name, module in model.named_modules()}
-    outside = [one for one in below if not names[one].startswith(tuple(f"{part}." for part in parts))]
-    parts |= {names[one]: one for one in outside if names[one] not in parts}
+    if any(type(one).__name__ == "Linear8bitLt" for one in below):
+        return "layers in int8 are rounded by the largest numbers of a batch, so that an example's states depend on the others"
+    if getattr(model.config, "layerdrop", 0) or not _is_constant(model, stack[num_layers - 1], inputs, autocast):
+        return "something random stands between its layers"
+    upper = tuple(f"{path}.{index}." for index in range(num_layers, len(stack)))
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    of_head = tuple(f".{name}." for name in (*anatomy.head, *anatomy.output))
+    frozen = {
+        name: one
+        for name, one in model.state_dict().items()
+        if isinstance(one, torch.Tensor)
+        and not name.startswith(upper)
+        and name not in trained
+        and not any(part in f".{name}" for part in of_head)
+    }
+    head = next((one for name, one in model.named_modules() if f".{name}.".endswith(of_head)), None)
+    if head is None:
+        return "its head can't be told"
     return Prefix(
         model=model,
         stack=stack,
@@ -135,9 +184,10 @@ def find_prefix(
         hidden_size=states.shape[-1],
         dtype=states.dtype,
         is_one_row=states.shape[1] == 1,
-        parts=parts,
+        frozen=frozen,
+        head=head,
         _num_outputs=1 + len(_rest(output)) if isinstance(output, tuple) else 0,
-        _embeddings=embeddings,
+        _embeddings=_embeddings_in(model, below, stack),
     )
 
 
@@ -162,41 +212,81 @@ def _output_at(model: nn.Module, layer: nn.Module, inputs: Mapping[str, Any]) ->
 
     handle = layer.register_forward_hook(stop)
     try:
+        return _reached(model, inputs)
+    finally:
+        handle.remove()
+
+
+def _reached(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """Return what a hook ends the model's forward with."""
+    try:
         model(**inputs)
     except _ReachedError as reached:
         return reached.output
+    raise NotReachedError("the model does not call its own module")
+
+
+def _num_calls(model: nn.Module, stack: nn.ModuleList, inputs: Mapping[str, Any]) -> list[int]:
+    """Return how often the model calls each layer of the stack."""
+    counts = [0] * len(stack)
+
+    def count(index: int, *_: Any) -> None:
+        counts[index] += 1
+
+    handles = [layer.register_forward_pre_hook(partial(count, index)) for index, layer in enumerate(stack)]
+    try:
+        model(**inputs)
     finally:
-        handle.remove()
-    raise AssertionError("the model does not call its own layer")
+        for handle in handles:
+            handle.remove()
+    return counts
+
+
+def _is_constant(
+    model: nn.Module,
+    layer: nn.Module,
+    inputs: Mapping[str, Any],
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> bool:
+    """Return whether `layer` hands on the same twice while the model is in training; taken for granted of virtual tensors."""
+    was_training = model.training
+    model.train()
+    with torch.no_grad(), autocast():
+        once, again = (_first(_output_at(model, layer, inputs)) for _ in range(2))
+    model.train(was_training)
+    return bool(once.is_meta) or torch.equal(once, again)
 
 
 @contextmanager
-def _finished(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """Give the modules that were finished inside, in their order."""
-    seen: dict[nn.Module, None] = {}
-    handles = [
-        module.register_forward_hook(lambda one, _inputs, _output: seen.setdefault(one)) for module in model.modules()
-    ]
-    done: list[nn.Module] = []
+def _finished(model: nn.Module) -> Iterator[dict[nn.Module, Any]]:
+    """Give the modules that were finished inside, in their order, each with what it handed on."""
+    seen: dict[nn.Module, Any] = {}
+
+    def finish(one: nn.Module, _inputs: Any, output: Any) -> None:
+        seen.setdefault(one, output)
+
+    handles = [module.register_forward_hook(finish) for module in model.modules()]
     try:
-        yield done
+        yield seen
     finally:
-        done.extend(seen)
         for handle in handles:
             handle.remove()
 
 
-def _embeddings_in(model: nn.Module, below: list[nn.Module], stack: nn.ModuleList) -> tuple[nn.Module, str] | None:
+def _embeddings_in(model: nn.Module, below: Mapping[nn.Module, Any], stack: nn.ModuleList) -> _Embeddings | None:
     """Return where the module is that makes the first layer's input of token numbers alone, as far as can be told."""
     embedding = model.get_input_embeddings()
     holding = [one for one in below if any(part is embedding for part in one.modules())]
     if not holding or any(part is one for one in holding for part in stack):
         return None
     outermost = holding[-1]  # a module is finished after its parts
+    output = below[outermost]
+    if not isinstance(output, torch.Tensor):
+        return None
     for parent in model.modules():
         for name, child in parent.named_children():
             if child is outermost:
-                return parent, name
+                return _Embeddings(parent, name, output.shape[-1], output.dtype)
     return None
 
 
@@ -249,10 +339,10 @@ class _Given(_StandIn):
 class _Blank(_StandIn):
     """Stands in for embeddings whose numbers nobody reads: zeros of their shape, which take no memory."""
 
-    def __init__(self, frozen: nn.Module, hidden_size: int, dtype: torch.dtype) -> None:
+    def __init__(self, frozen: nn.Module, width: int, dtype: torch.dtype) -> None:
         super().__init__(frozen, 0)
-        self._hidden_size, self._dtype = hidden_size, dtype
+        self._width, self._dtype = width, dtype
 
     def forward(self, input_ids: torch.Tensor, *_args: Any, **_options: Any) -> torch.Tensor:
         zero = torch.zeros((), dtype=self._dtype, device=input_ids.device)
-        return zero.expand(*input_ids.shape, self._hidden_size)
+        return zero.expand(*input_ids.shape, self._width)

@@ -123,7 +123,8 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         _predict_memory(job, examples.labels, device, splits, measured, events)
     peaks_file = cache_folder() / "matmul_peaks.json"
     peak = matmul_peak(device, computing.compute_type, peaks_file, f"{device.type} {device_name(device)}")
-    times["matmul_peak_flops_per_second"] = peak
+    if peak:
+        times["matmul_peak_flops_per_second"] = peak
     train_memory, evaluation_memory = PhaseMemory(device, limit), PhaseMemory(device, limit)
     measured["trained"] = trained
     measured["peaks"] = (train_memory, evaluation_memory)

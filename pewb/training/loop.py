@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,9 +165,11 @@ def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, meter: _Meter
     while True:
         tracking = memory.tracked(lambda: tensors_of(stepper.model, optimizer)) if follow else nullcontext()
         try:
-            with tracking, FlopCounting(meter.flops) if follow else nullcontext():
+            flops, tokens, pairs = StepFlops(), stepper.tokens, stepper.pairs
+            with tracking, FlopCounting(flops) if follow else nullcontext():
                 loss = stepper.step(batch)
                 stepper.strategy.after_step(stepper.model, meter.num_steps + 1)
+            flops.tokens, flops.pairs = stepper.tokens - tokens, stepper.pairs - pairs
             break
         except Exception as error:
             if not is_out_of_memory(error):
@@ -177,7 +179,7 @@ def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, meter: _Meter
             too_much = f"one example at a time does not fit: {str(error).splitlines()[0]}"
         if not stepper.halve():
             raise OutOfMemoryError(too_much)
-    meter.took_step(batch, loss, rate, follow)
+    meter.took_step(batch, loss, rate, flops if follow else None)
 
 
 class _Meter:
@@ -198,8 +200,6 @@ class _Meter:
         self._stepper, self._memory, self._reporter, self._trained = stepper, memory, reporter, trained
         self._lengths, self._num_steps = batches.data.lengths, num_steps
         self._rows = [1] * len(self._lengths) if batches.is_one_row else self._lengths
-        self.flops = StepFlops()
-        """Of the steps of which it is told that they are tracked."""
         self._pending: list[tuple[list[int], torch.Tensor, float]] = []
         self._measured: AbstractContextManager[None] = nullcontext()
         self._since = 0.0
@@ -207,9 +207,12 @@ class _Meter:
     def __enter__(self) -> None:
         self.resume()
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._measured.__exit__(None, None, None)
         self._measured = nullcontext()
+        if error and error[0] is not None:
+            with suppress(Exception):  # the device may be what failed
+                self._read(None)
 
     @property
     def num_steps(self) -> int:
@@ -224,21 +227,25 @@ class _Meter:
 
     def pause(self) -> None:
         """Read what is there to be read, and measure no more."""
-        self._read(tracked=False)
+        self._read(None)
         self.__exit__()
 
-    def took_step(self, batch: list[int], loss: torch.Tensor, rate: float, tracked: bool) -> None:
-        """Count a step; one whose memory was tracked is counted apart, for that slows it."""
+    def took_step(self, batch: list[int], loss: torch.Tensor, rate: float, flops: StepFlops | None) -> None:
+        """Count a step; one that was followed, for its memory and its `flops`, is counted apart, for that slows it."""
         self._pending.append((batch, loss, rate))
-        if tracked or time.perf_counter() - self._since > _READ_EVERY_SECONDS:
-            self._read(tracked)
+        if flops or time.perf_counter() - self._since > _READ_EVERY_SECONDS:
+            self._read(flops)
 
-    def _read(self, tracked: bool) -> None:
-        """Wait for the steps that are not read yet, and tell of them."""
+    def _read(self, flops: StepFlops | None) -> None:
+        """Wait for the steps that are not read yet, and tell of them.
+
+        Raises:
+            TrainingError: a loss is not a number.
+        """
         if not self._pending:
             return
         trained = self._trained
-        losses = self._stepper.checked([loss for _, loss, _ in self._pending])
+        losses = self._stepper.read([loss for _, loss, _ in self._pending])
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         num_samples = sum(len(batch) for batch, _, _ in self._pending)
@@ -246,24 +253,23 @@ class _Meter:
         trained.seconds += seconds
         trained.num_samples += num_samples
         trained.num_tokens += num_tokens
-        rows = [[self._rows[index] for index in batch] for batch, _, _ in self._pending]
-        if tracked:
+        if flops:
             trained.tracked_seconds += seconds
-            trained.flops = self.flops
-            self.flops.tokens += sum(len(one) * max(one) for one in rows)
-            self.flops.pairs += sum(len(one) * max(one) ** 2 for one in rows)
+            trained.flops += flops
         else:
-            trained.num_timed_rows += sum(map(sum, rows))
-            trained.num_timed_pairs += sum(length**2 for one in rows for length in one)
+            rows = [self._rows[index] for batch, _, _ in self._pending for index in batch]
+            trained.num_timed_rows += sum(rows)
+            trained.num_timed_pairs += sum(length**2 for length in rows)
             trained.num_timed_steps += len(losses)
             trained.num_timed_samples += num_samples
             trained.num_timed_tokens += num_tokens
-        for loss, (_, _, rate) in zip(losses, self._pending, strict=True):
+        trained.micro_batch_size = self._stepper.micro_batch_size
+        pending, self._pending = self._pending, []
+        for loss, (_, _, rate) in zip(losses, pending, strict=True):
+            self._stepper.check(loss)
             trained.num_steps += 1
             trained.loss.append((trained.num_steps, round(loss, 6)))
             trained.learning_rate.append((trained.num_steps, rate))
-        trained.micro_batch_size = self._stepper.micro_batch_size
-        self._pending.clear()
         _report(self._reporter, trained, self._num_steps, self._memory)
 
 

@@ -29,11 +29,15 @@ class Stepper:
     accelerator: Any
     training: Training
     micro_batch_size: int
+    tokens: int = 0
+    """That the model was given in all steps, padding included."""
+    pairs: int = 0
+    """Of tokens in one row."""
 
     def step(self, batch: Sequence[int]) -> torch.Tensor:
         """Take one step over the examples `batch` and return their mean loss: over the examples, or over the target tokens.
 
-        The loss stays on the device, and nothing here waits for it: `checked` reads it.
+        The loss stays on the device, and nothing here waits for it: `read` does.
 
         The sum of the losses is divided by the weight of the whole batch in every micro-batch, so that splitting does not
         change the gradient, however the target tokens are spread. A strategy's penalty adds to the gradient, not to the loss that is told: the losses of
@@ -55,20 +59,21 @@ class Stepper:
         self.optimizer.step()
         return total
 
-    def checked(self, losses: Sequence[torch.Tensor]) -> list[float]:
-        """Return the numbers of `losses`, which the device has computed by then.
+    def read(self, losses: Sequence[torch.Tensor]) -> list[float]:
+        """Return the numbers of `losses`, which the device has computed by then."""
+        return torch.stack(list(losses)).tolist()  # type: ignore[no-any-return]
+
+    def check(self, loss: float) -> None:
+        """See that a loss is a number.
 
         Raises:
-            TrainingError: a loss is not a number.
+            TrainingError: it is not.
         """
-        numbers: list[float] = torch.stack(list(losses)).tolist()
-        for number in numbers:
-            if not math.isfinite(number):
-                raise TrainingError(
-                    f"the loss became {number}: try a lower training.learning_rate (it is {self.training.learning_rate:g}),"
-                    ' more training.warmup_ratio, or training.precision = "fp32"'
-                )
-        return numbers
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss}: try a lower training.learning_rate (it is {self.training.learning_rate:g}),"
+                ' more training.warmup_ratio, or training.precision = "fp32"'
+            )
 
     @cached_property
     def _trained(self) -> list[torch.nn.Parameter]:
@@ -77,6 +82,9 @@ class Stepper:
     def _losses(self, indices: Sequence[int]) -> torch.Tensor:
         """Return the sum of the losses; nothing else of the forward is held by a name here."""
         inputs, labels = self.batches(indices)
+        rows, width = inputs["input_ids"].shape
+        self.tokens += rows * width
+        self.pairs += rows * width**2
         with self.accelerator.autocast():
             return self.objective.losses(self.model, inputs, labels)
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from pewb.kernels.attention import _Recomputed, _weighted, _weights, attention
+from pewb.kernels.attention import _Recomputed, _weighted, _weights, attend_plainly, attention
 from pewb.kernels.dropout import QuickDropout, draw_quickly, noise
 from pewb.kernels.recompute import keep_less, recomputed
 from tests.training.test_parity import CPU, assembled
@@ -185,6 +185,34 @@ def test_norms_and_gates_of_a_decoder_are_computed_again(tiny_backbone):
     assert torch.equal(plain, spared)
     torch.testing.assert_close(same, gradients)
     assert less < most
+
+
+def test_a_gated_part_that_does_more_stays_as_it_is():
+    from transformers import SeedOssConfig
+    from transformers.models.seed_oss.modeling_seed_oss import SeedOssMLP
+
+    module = SeedOssMLP(SeedOssConfig(hidden_size=8, intermediate_size=16, residual_dropout=0.5))
+    keep_less(module)
+    assert "forward" not in vars(module), "it has a dropout"
+
+
+def test_attention_that_asks_for_its_name_keeps_it():
+    from transformers import DeepseekV32Config
+    from transformers.models.deepseek_v32.modeling_deepseek_v32 import DeepseekV32Model
+
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 8,
+        "intermediate_size": 8,
+    }
+    with torch.device("meta"):
+        model = DeepseekV32Model(
+            DeepseekV32Config(**sizes, n_routed_experts=2, num_experts_per_tok=1, n_group=1, topk_group=1)
+        )
+    attend_plainly(model)
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_what_is_computed_again_knows_autocast_and_what_needs_no_gradient():

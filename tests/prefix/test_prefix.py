@@ -1,14 +1,23 @@
 """With the frozen layers' states a run computes what it computes without."""
 
+import errno
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from transformers import (
+    AlbertConfig,
+    AutoModelForSequenceClassification,
+    BioGptConfig,
+    ElectraConfig,
+    OPTConfig,
+    SqueezeBertConfig,
+)
 
 from pewb import assembly
-from pewb.batching import Collated
+from pewb.batching import Collated, encode
 from pewb.device import Computing
 from pewb.errors import OutOfMemoryError
 from pewb.evaluation.predictions import predict
@@ -27,9 +36,19 @@ from pewb.strategies.prompt_tuning import PromptTuning
 from pewb.strategies.top_layers import TopLayers
 from pewb.tasks import CausalLm, Split
 from pewb.training.loop import Trained, train
+from tests.tiny_backbones import tokenizer_for
 from tests.training.test_parity import CLASSES, CPU, LABELS, TEXTS
 
 ENCODERS = ["bert", "roberta", "deberta-v2"]
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 64,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
 STRATEGIES = {
     "top_layers": TopLayers(num_layers=1),
     "head_only": HeadOnly(),
@@ -42,8 +61,6 @@ def assembled(folder, strategy, training=TRAINING, quantization="none"):
     computing = Computing(CPU, "fp32", torch.float32)
     made = assembly.load("tiny", folder, LABELS, strategy, Quantization(kind=quantization), training, computing, seed=0)
     assembly.insert(made, False, 0)
-    from pewb.batching import encode
-
     return made, Collated(made.tokenizer, encode(made.tokenizer, TEXTS, CLASSES, training.max_tokens), CPU)
 
 
@@ -182,11 +199,104 @@ def test_states_that_do_not_serve_are_not_kept(tiny_backbone, tmp_path, monkeypa
     cache = PrefixCache(made.prefix, tmp_path, nullcontext, "cpu")
     real = made.prefix.states
     made.prefix.states = lambda inputs: real(inputs) + 1
-    with pytest.raises(NotCachedError, match="says something else"):
+    with pytest.raises(NotCachedError, match="is given something else"):
         cache.states(batches, 4, Silent())
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(store, "LARGEST_BYTES", 100)
     with pytest.raises(NotCachedError, match="too much to keep"):
+        cache.states(batches, 4, Silent())
+
+
+@pytest.mark.parametrize("wrong", [lambda states: states.roll(1, 0), lambda states: states.flip(1)])
+@pytest.mark.parametrize("strategy", [TopLayers(num_layers=1), Lora(rank=2, top_layers=1)])
+def test_another_examples_states_are_seen_in_bfloat16_too(strategy, wrong, tiny_backbone, tmp_path):
+    """The untrained head's logits hardly tell them apart; what it is given does."""
+    autocast = Accelerator(mixed_precision="bf16", cpu=True).autocast
+    computing = Computing(CPU, "bf16", torch.bfloat16)
+    made = assembly.load("tiny", tiny_backbone("llama"), LABELS, strategy, Quantization(), TRAINING, computing, seed=0)
+    assembly.insert(made, False, 0, autocast)
+    batches = Collated(made.tokenizer, encode(made.tokenizer, TEXTS, CLASSES, 16), CPU)
+    cache = PrefixCache(made.prefix, tmp_path, autocast, "cpu")
+    real = made.prefix.states
+    made.prefix.states = lambda inputs: wrong(real(inputs))
+    with pytest.raises(NotCachedError, match="is given something else"):
+        cache.states(batches, 12, Silent())
+    made.prefix.states = real
+    assert len(cache.states(batches, 12, Silent()).rows.lengths) == len(TEXTS)
+
+
+UNUSUAL = {
+    "embeddings of another width": ElectraConfig(**TINY, embedding_size=16),
+    "shared layers": AlbertConfig(**TINY, embedding_size=16),
+    "layers that are not called": SqueezeBertConfig(**TINY, embedding_size=32),
+    "layers that are dropped": OPTConfig(**TINY, ffn_dim=64, word_embed_proj_dim=16, layerdrop=0.5),
+    "dropout between layers": BioGptConfig(**TINY),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_models_are_cached_or_say_why_not(kind, tmp_path):
+    """Whichever it is, they say the same as without."""
+    model = AutoModelForSequenceClassification.from_config(UNUSUAL[kind])
+    getattr(model, model.base_model_prefix).save_pretrained(tmp_path / "model")
+    tokenizer_for("bert").save_pretrained(tmp_path / "model")
+    made, batches = assembled(tmp_path / "model", HeadOnly())
+    made.model.eval()
+    inputs, _ = batches(range(4))
+    whole = made.model(**inputs).logits
+    assert (made.prefix is not None) == (kind == "embeddings of another width")
+    if made.prefix is None:
+        assert "computed anew" in made.notices[-1]
+        return
+    batches = cached(made, batches, tmp_path)
+    torch.testing.assert_close(made.model(**batches(range(4))[0]).logits, whole)
+
+
+def test_int8_is_computed_anew_and_says_why(tiny_backbone):
+    made, _ = assembled(tiny_backbone("bert"), TopLayers(num_layers=1), quantization="int8")
+    assert made.prefix is None
+    assert "int8" in made.notices[-1]
+    below = [made.model.bert.encoder.layer[0], made.model.bert.embeddings]
+    made.model.train()
+    assert not any(module.training for part in below for module in part.modules()), "yet there is no dropout below"
+
+
+def test_a_full_disk_is_no_end_of_the_run(tiny_backbone, tmp_path, monkeypatch):
+    made, batches = assembled(tiny_backbone("bert"), TopLayers(num_layers=1))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_reserve", full)
+    with pytest.raises(NotCachedError, match="No space left"):
+        PrefixCache(made.prefix, tmp_path, nullcontext, "cpu").states(batches, 4, Silent())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_is_slower_takes_what_the_faster_built(tiny_backbone, tmp_path):
+    made, batches = assembled(tiny_backbone("bert"), TopLayers(num_layers=1))
+    cache = PrefixCache(made.prefix, tmp_path, nullcontext, "cpu")
+    real, others = made.prefix.states, []
+
+    def states(inputs):
+        if not others:
+            others.append(None)
+            others.append(PrefixCache(made.prefix, tmp_path, nullcontext, "cpu").states(batches, 4, Silent()))
+        return real(inputs)
+
+    made.prefix.states = states
+    mine = cache.states(batches, 4, Silent())
+    assert torch.equal(mine.rows.values, others[1].rows.values)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_that_is_too_short_is_no_end_of_the_run(tiny_backbone, tmp_path):
+    made, batches = assembled(tiny_backbone("bert"), TopLayers(num_layers=1))
+    cache = PrefixCache(made.prefix, tmp_path, nullcontext, "cpu")
+    cache.states(batches, 4, Silent())
+    [place] = tmp_path.iterdir()
+    (place / "states").write_bytes(b"")
+    with pytest.raises(NotCachedError, match="can't be kept"):
         cache.states(batches, 4, Silent())
 
 

@@ -232,7 +232,7 @@ def test_conformance(one, tiny_backbone, tmp_path):
 def test_bf16_trains_what_fp32_trains(one, tiny_backbone):
     """Frozen weights are stored in bf16 then, and layers hand on what the next one must take."""
     assembled = load(tiny_backbone(one.architecture), one.method, one.quantization, BF16)
-    assembly.insert(assembled, False, 0)
+    assembly.insert(assembled, False, 0, Accelerator(mixed_precision="bf16", cpu=True).autocast)
     before = {name: tensor.detach().clone() for name, tensor in assembled.model.named_parameters()}
     trained = fit(assembled, one.method, epochs=2, computing=BF16)
     assert all(math.isfinite(loss) for _, loss in trained.loss)

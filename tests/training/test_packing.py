@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from pewb import assembly
-from pewb.batching import Collated, packed_rows
+from pewb.batching import Collated, encode_split, packed_rows
 from pewb.errors import RefusedError
 from pewb.objective import IGNORED, objective_of
 from pewb.prefix.store import PrefixCache
@@ -15,7 +15,7 @@ from pewb.recipe import Training, parse_recipe
 from pewb.reporting import Silent
 from pewb.strategies.full import Full
 from pewb.strategies.top_layers import TopLayers
-from pewb.tasks import CausalLm
+from pewb.tasks import CausalLm, Split
 from pewb.training.optimizers import make_optimizer
 from pewb.training.packing import check_packing
 from pewb.training.step import Stepper
@@ -94,6 +94,21 @@ def test_a_model_that_can_not_be_given_packed_rows_is_refused(tiny_language_mode
             parameter *= 10  # what it says depends on what it sees
     with pytest.raises(RefusedError, match=r"training.packing: .* leave packing out"):
         check_packing(made.model, batches, objective_of(CausalLm), autocast)
+
+
+def test_one_long_example_does_not_hide_what_short_ones_see(tiny_language_model):
+    """It lies in a row of its own, and costs more than all the short ones together."""
+    made, _ = packed(tiny_language_model("llama"), "llama", Full())
+    texts = [("good film",), ("bad plot",), ("the cast",), ("very dull",), ("the story was not good and " * 8,)]
+    data = encode_split(CausalLm, made.tokenizer, Split(texts, []), 60)
+    batches = Collated(made.tokenizer, data, CPU, packing=True)
+    forward = made.model.forward
+    made.model.forward = lambda position_ids=None, **inputs: forward(**inputs)
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            parameter *= 1.5
+    with pytest.raises(RefusedError, match=r"training.packing"):
+        check_packing(made.model, batches, objective_of(CausalLm), Accelerator(cpu=True).autocast)
 
 
 def test_virtual_tokens_do_not_go_with_packed_rows():

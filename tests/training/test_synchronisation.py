@@ -23,8 +23,19 @@ from pewb.training.step import Stepper
 from tests.training.test_language_models import PAIRS
 from tests.training.test_parity import CLASSES, CPU, LABELS, TEXTS
 
-WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_consecutive", "_unique2"}
+WAITS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "is_nonzero",
+    "equal",
+    "masked_select",
+    "unique_consecutive",
+    "_unique2",
+    "repeat_interleave",
+}
 """Operations that give a number, or a shape that depends on numbers, to the host."""
+READERS = ("tolist", "numpy", "cpu")
+"""Methods that copy to the host without an operation, where the device is the host."""
 
 
 class Waits(TorchDispatchMode):
@@ -42,9 +53,25 @@ class Waits(TorchDispatchMode):
         if from_host:
             outputs = output if isinstance(output, tuple | list) else [output]
             self.on_host |= {one.untyped_storage()._cdata for one in outputs if isinstance(one, torch.Tensor)}
-        elif function._opname in WAITS and not _is_masks_own():
+        elif (function._opname in WAITS or _selects_by_mask(function, args)) and not _is_masks_own():
             self.seen.append(function._opname)
         return output
+
+    def reader(self, name):
+        """Return the tensors' method `name`, which is seen."""
+        method = getattr(torch.Tensor, name)
+
+        def seen(tensor, *args, **options):
+            if tensor.untyped_storage()._cdata not in self.on_host:
+                self.seen.append(name)
+            return method(tensor, *args, **options)
+
+        return seen
+
+
+def _selects_by_mask(function, args):
+    """Return whether the shape of what is chosen depends on how much of a mask is true."""
+    return function._opname == "index" and any(one is not None and one.dtype == torch.bool for one in args[1])
 
 
 def _is_masks_own():
@@ -62,7 +89,7 @@ def _is_masks_own():
         ("llama", TopLayers(num_layers=1)),
     ],
 )
-def test_a_step_waits_for_nothing(architecture, strategy, tiny_backbone, tiny_language_model, tmp_path):
+def test_a_step_waits_for_nothing(architecture, strategy, tiny_backbone, tiny_language_model, tmp_path, monkeypatch):
     training = Training(batch_size=6, max_tokens=16, learning_rate=1e-3)
     family = TextClassification if architecture == "bert" else CausalLm
     folder = tiny_backbone(architecture) if family is TextClassification else tiny_language_model(architecture)
@@ -85,7 +112,30 @@ def test_a_step_waits_for_nothing(architecture, strategy, tiny_backbone, tiny_la
     optimizer = make_optimizer(made.model, training)
     made.model.train()
     stepper = Stepper(made.model, strategy, given, objective_of(family), optimizer, accelerator, training, len(data))
-    with Waits([told] if family is CausalLm else []) as waits:
+    waits = Waits([told] if family is CausalLm else [])
+    for name in READERS:
+        monkeypatch.setattr(torch.Tensor, name, waits.reader(name))
+    with waits:
         loss = stepper.step(range(len(data)))
     assert waits.seen == []
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda one: one.sum().item(),
+        lambda one: one.tolist(),
+        lambda one: one.numpy(),
+        lambda one: one[one > 0],
+        lambda one: one.repeat_interleave(one.long()),
+        lambda one: one.nonzero(),
+    ],
+)
+def test_waiting_is_seen(wait, monkeypatch):
+    waits = Waits([])
+    for name in READERS:
+        monkeypatch.setattr(torch.Tensor, name, waits.reader(name))
+    with waits:
+        wait(torch.ones(3) + 1)
+    assert waits.seen
