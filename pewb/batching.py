@@ -305,8 +305,8 @@ class Collated:
             assert side == "right"
             told = labels.padded(chosen, "right", IGNORED)  # it stays where it can be read without waiting
         else:
-            told = self._moved(labels[chosen])
-        return {name: self._moved(_as_numbers(tensor)) for name, tensor in inputs.items()}, _as_numbers(told)
+            told = moved(labels[chosen], self.device)
+        return {name: moved(_as_numbers(tensor), self.device) for name, tensor in inputs.items()}, _as_numbers(told)
 
     def _packed(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
         """Return the examples in fewer rows, no longer than the longest example; positions start anew in each example.
@@ -323,10 +323,7 @@ class Collated:
             inputs[STATES] = self.states.packed(groups, None)
         assert isinstance(self._labels, Ragged)
         labels = _as_numbers(self._labels.packed(groups, IGNORED))
-        return {name: self._moved(_as_numbers(tensor)) for name, tensor in inputs.items()}, labels
-
-    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
-        return moved(tensor, self.device)
+        return {name: moved(_as_numbers(tensor), self.device) for name, tensor in inputs.items()}, labels
 
     @cached_property
     def _positions(self) -> Ragged:

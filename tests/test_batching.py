@@ -137,3 +137,12 @@ def test_each_family_has_tokens_of_its_own_in_the_cache(tmp_path):
         plain = encode_split(family, tokenizer, PAIRS, 16)
         assert data.features[:] == plain.features[:]
         assert (data.lengths, data.weights) == (plain.lengths, plain.weights)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "meta"])
+def test_batches_are_on_the_device_whatever_its_kind(kind):
+    """Of the kinds that there are everywhere, "meta" is one that is neither a CPU nor CUDA."""
+    tokenizer = tokenizer_for("bert")
+    batches = Collated(tokenizer, encode(tokenizer, [("a film",), ("the plot",)], [0, 1], 16), torch.device(kind))
+    inputs, labels = batches([0, 1])
+    assert {one.device.type for one in (*inputs.values(), labels)} == {kind}

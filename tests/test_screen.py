@@ -9,6 +9,7 @@ from rich.console import Console
 
 from pewb.reporting import Step
 from pewb.screen import print_json, progress
+from pewb.screen.consoles import gathered
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -112,3 +113,8 @@ def test_steps_of_one_name_are_told_apart(capsys):
     for _ in range(3):
         lines.standing([Step("lora, seed 0", "done", "accuracy 0.850"), Step("lora, seed 0")], None)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_is_true_of_many_rows_is_said_once():
+    remarks = [("lora", "older"), ("full", "older"), ("full", "cut"), ("lora", "older")]
+    assert gathered(remarks) == ["lora, full: older", "full: cut"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from pewb.kernels.dropout import noise
+from pewb.kernels.recompute import recomputed
 
 NAME = "pewb_cpu"
 _LONGEST = 512
@@ -81,11 +82,51 @@ def attention(
         attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     drawn = noise(query.new_empty(*query.shape[:3], key.shape[2]), dropout) if dropout else None
     is_long = key.shape[2] > 3 * query.shape[-1]  # one head's weights are larger than what they are made of
-    if is_long and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        output: torch.Tensor = _Recomputed.apply(query, key, value, attention_mask, scaling, drawn)
+    if is_long and torch.is_grad_enabled():
+        output = _in_pieces(query, key, value, attention_mask, scaling, drawn)
     else:
-        output = _weighted(_weights(query, key, attention_mask, scaling), value, drawn)
+        output = _attended(query, key, value, attention_mask, scaling, drawn)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _in_pieces(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    drawn: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return what `_attended` does, some examples at a time, whose weights are computed again for the gradient."""
+    size = max(1, _PIECE_BYTES // (query[0, ..., 0].numel() * key.shape[2] * query.element_size()))
+    count = -(-len(query) // size)
+    is_common = mask is None or mask.dim() < 4 or len(mask) == 1
+    masks = [mask] * count if is_common else mask.split(size)  # type: ignore[union-attr]
+    noises = [None] * count if drawn is None else drawn.split(size)
+    pieces = zip(*(one.split(size) for one in (query, key, value)), masks, noises, strict=True)
+    return torch.cat(
+        [
+            recomputed(partial(_attended, mask=its_mask, scaling=scaling, drawn=its_noise), *tensors)
+            for *tensors, its_mask, its_noise in pieces
+        ]
+    )
+
+
+def _attended(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    drawn: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return what each query sees, (batch, heads, queries, head size); of the weights dropout's noise `drawn` leaves some."""
+    weights = _weights(query, key, mask, scaling)
+    if drawn is not None:
+        weights = weights * drawn
+    if weights.shape[2] == 1 and weights.shape[1] == value.shape[1]:
+        return (weights.transpose(2, 3) * value).sum(2, keepdim=True)
+    return _products(weights, value)
 
 
 def _weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float) -> torch.Tensor:
@@ -100,15 +141,6 @@ def _weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, 
     return torch.softmax(scores, -1)
 
 
-def _weighted(weights: torch.Tensor, value: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
-    """Return the sum of the values, (batch, heads, queries, head size), by weights of which dropout's noise leaves some."""
-    if drawn is not None:
-        weights = weights * drawn
-    if weights.shape[2] == 1 and weights.shape[1] == value.shape[1]:
-        return (weights.transpose(2, 3) * value).sum(2, keepdim=True)
-    return _products(weights, value)
-
-
 def _products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Return the product of each head of `left` with the head of `right`, (batch, heads, …), that its group shares."""
     shared = right.shape[1]
@@ -116,73 +148,6 @@ def _products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         return torch.matmul(left, right)
     folded = left.reshape(left.shape[0], shared, -1, left.shape[-1])
     return torch.matmul(folded, right).view(*left.shape[:3], right.shape[-1])
-
-
-class _Recomputed(torch.autograd.Function):
-    """Attention that keeps what it is given, and computes the weights again for the gradient, some examples at a time."""
-
-    @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu")
-    def forward(
-        ctx: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        mask: torch.Tensor | None,
-        scaling: float,
-        drawn: torch.Tensor | None,
-    ) -> torch.Tensor:
-        ctx.save_for_backward(query, key, value, mask, drawn)
-        ctx.scaling = scaling
-        pieces = [
-            _weighted(_weights(one_query, one_key, one_mask, scaling), one_value, one_drawn)
-            for one_query, one_key, one_value, one_mask, one_drawn in _pieces(query, key, value, mask, drawn)
-        ]
-        return torch.cat(pieces)
-
-    @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        found = []
-        for query, key, value, mask, drawn, given in _pieces(*ctx.saved_tensors, gradient):
-            weights = _weights(query, key, mask, ctx.scaling)
-            batch, shared, keys, size = key.shape
-            folded = (batch, shared, -1)  # the heads of a group, one below the other
-            kept = weights if drawn is None else weights * drawn
-            given = given.reshape(*folded, given.shape[-1])
-            of_value = torch.matmul(kept.view(*folded, keys).transpose(2, 3), given)
-            of_weights = torch.matmul(given, value.transpose(2, 3)).view_as(weights)
-            if drawn is not None:
-                of_weights = of_weights.mul_(drawn)
-            of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-            of_scores = of_scores.view(*folded, keys)
-            of_query = torch.matmul(of_scores, key).view_as(query).mul_(ctx.scaling)
-            of_key = torch.matmul(of_scores.transpose(2, 3), query.reshape(*folded, size)).mul_(ctx.scaling)
-            found.append((of_query, of_key, of_value))
-        return (*map(torch.cat, zip(*found, strict=True)), None, None, None)
-
-
-def _pieces(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    drawn: torch.Tensor | None,
-    *others: torch.Tensor,
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the arguments for some examples at a time, as many as have `_PIECE_BYTES` of weights."""
-    size = max(1, _PIECE_BYTES // (query[0, ..., 0].numel() * key.shape[2] * query.element_size()))
-    for start in range(0, len(query), size):
-        place = slice(start, start + size)
-        is_common = mask is None or mask.dim() < 4 or len(mask) == 1
-        yield (
-            query[place],
-            key[place],
-            value[place],
-            mask if mask is None or is_common else mask[place],
-            None if drawn is None else drawn[place],
-            *(one[place] for one in others),
-        )
 
 
 def _as_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

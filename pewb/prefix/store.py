@@ -196,8 +196,7 @@ class PrefixCache:
     def _check(self, rows: Ragged, batches: Collated) -> None:
         """See that the head is given the same with the states as without, of the longest examples, one at a time.
 
-        The difference is held against how much its inputs differ among themselves. That of rounding is some thousandths in
-        bfloat16; that of another example's states is about one.
+        The difference is held against how much its inputs differ among themselves: another example's states differ as much.
 
         Raises:
             NotCachedError: it is not, or the model can't be computed without its prefix.

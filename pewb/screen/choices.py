@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pewb.screen.consoles import out
+from pewb.screen.consoles import gathered, out
 from pewb.screen.plans import FIT_STYLES
 from pewb.units import format_bytes
 
@@ -59,11 +59,11 @@ def _print_ranking(ranking: Any) -> None:
     for name in ("fits", "micro-batch", "needs", "room", "trainable", "pilot" if piloted else "measured"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    details = []
+    remarks = []
     for entry in ranking.entries:
         needs, setting = entry.candidate.needs, entry.setting
         title = Text(entry.candidate.name, style="bold" if entry is ranking.choice else "")
-        details += [f"{entry.candidate.name}: {text}" for text in _remarks(entry, piloted, ranking.limit_bytes)]
+        remarks += [(entry.candidate.name, text) for text in _remarks(entry, piloted, ranking.limit_bytes)]
         if setting is None:
             table.add_row(title, Text("refused", "yellow"))
             continue
@@ -80,6 +80,7 @@ def _print_ranking(ranking: Any) -> None:
             _mark(entry, piloted),
         )
     out.print(table, soft_wrap=False)
+    details = gathered(remarks)
     if any(entry.setting and entry.setting.gradient_checkpointing for entry in ranking.entries):
         details.append("gc: with gradient checkpointing")
     if any(entry.standing and entry.standing.place == "alike" for entry in ranking.entries):

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pewb.screen.consoles import out
+from pewb.screen.consoles import gathered, out
 
 _NARROW = 100
 """Columns of a terminal below which it gets a smaller table."""
@@ -29,7 +29,7 @@ def print_leaderboard(board: Any) -> None:
         for name in shown:
             words = name in (columns[0], columns[-1])
             table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-        details = []
+        remarks = []
         for entry, row in zip(group.rows, rows, strict=True):
             status, *detail = re.split(r"[:;] ", row[-1], maxsplit=1)
             if narrow and row[-1] != "success":
@@ -37,8 +37,9 @@ def print_leaderboard(board: Any) -> None:
             cells = [_broken(row[0], _NAME_WIDTH) if narrow else row[0], *row[1:-1], status]
             style = "" if entry.kind == "strategy" else "italic"
             table.add_row(*(Text(text, style) for text in cells[: len(shown)]))
-            details += [f"{row[0]}: {text}" for text in detail]
+            remarks += [(row[0], text) for text in detail]
         out.print(table, soft_wrap=False)
+        details = gathered(remarks)
         if narrow:
             details.append("± the larger half of the 95 % interval")
         if "marks" in columns:

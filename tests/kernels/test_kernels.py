@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from pewb.kernels.attention import _Recomputed, _weighted, _weights, attend_plainly, attention
+from pewb.kernels.attention import _attended, _in_pieces, attend_plainly, attention
 from pewb.kernels.dropout import QuickDropout, draw_quickly, noise
 from pewb.kernels.recompute import keep_less, recomputed
 from tests.training.test_parity import CPU, assembled
@@ -94,8 +94,8 @@ def test_long_texts_are_the_same_though_their_weights_are_not_kept(kind, dropout
     additive = torch.zeros(3, 1, 7, 7).masked_fill(~padded, torch.finfo(torch.float32).min)
     mask = {"padded": padded, "additive": additive, "causal": causal}.get(kind)
     drawn = noise(torch.empty(3, 4, 7, 7), dropout) if dropout else None
-    plain = _weighted(_weights(query, key, mask, 0.3), value, drawn)
-    spared = _Recomputed.apply(query, key, value, mask, 0.3, drawn)
+    plain = _attended(query, key, value, mask, 0.3, drawn)
+    spared = _in_pieces(query, key, value, mask, 0.3, drawn)
     torch.testing.assert_close(spared, plain)
     wanted = torch.randn_like(plain)
     for one, other in zip(

@@ -4,17 +4,12 @@ import shutil
 
 import pytest
 import torch
-from accelerate import Accelerator
 
-from pewb.batching import Collated
 from pewb.errors import RefusedError
 from pewb.kernels.compiled import compile_layers
-from pewb.measurement.memory import PhaseMemory
 from pewb.recipe import Training
-from pewb.reporting import Silent
 from pewb.strategies.lora import Lora
-from pewb.training.loop import Trained, train
-from tests.training.test_parity import CPU, assembled
+from tests.training.test_parity import assembled, fit
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles with a C++ compiler")
 
@@ -37,20 +32,8 @@ def test_losses_are_those_of_the_plain_way(architecture, backend, tiny_backbone)
         made, data = assembled(tiny_backbone(architecture), Lora(rank=2), training)
         if compiled:
             compile_layers(made.model, backend)
-        trained = Trained()
         torch._dynamo.utils.counters.clear()
-        train(
-            made.model,
-            made.strategy,
-            Collated(made.tokenizer, data, CPU),
-            training,
-            0,
-            Accelerator(cpu=True),
-            lambda: 0.0,
-            PhaseMemory(CPU),
-            Silent(),
-            trained,
-        )
+        trained = fit(made, data, training)
         curves.append([loss for _, loss in trained.loss])
         was_compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
         assert was_compiled == compiled

@@ -36,9 +36,8 @@ def assembled(folder, strategy, training, limit=None):
     return made, encode(made.tokenizer, TEXTS, CLASSES, training.max_tokens)
 
 
-def run(folder, strategy, training, memory=None, validate=lambda: 0.0):
-    made, data = assembled(folder, strategy, training)
-    trained = Trained()
+def fit(made, data, training, memory=None, validate=lambda: 0.0, trained=None):
+    trained = trained or Trained()
     memory = memory or PhaseMemory(CPU)
     train(
         made.model,
@@ -52,7 +51,12 @@ def run(folder, strategy, training, memory=None, validate=lambda: 0.0):
         Silent(),
         trained,
     )
-    return made, trained
+    return trained
+
+
+def run(folder, strategy, training, memory=None, validate=lambda: 0.0):
+    made, data = assembled(folder, strategy, training)
+    return made, fit(made, data, training, memory, validate)
 
 
 def test_trajectory_of_trainer(tiny_backbone, monkeypatch):
@@ -72,19 +76,7 @@ def test_trajectory_of_trainer(tiny_backbone, monkeypatch):
     lora = Lora(rank=4, alpha=8)
     made, data = assembled(folder, lora, training)
     start = {name: one.detach().clone() for name, one in made.model.named_parameters()}
-    trained = Trained()
-    train(
-        made.model,
-        made.strategy,
-        Collated(made.tokenizer, data, CPU),
-        training,
-        0,
-        Accelerator(cpu=True),
-        lambda: 0.0,
-        PhaseMemory(CPU),
-        Silent(),
-        trained,
-    )
+    trained = fit(made, data, training)
 
     import tests.reference_trainer as reference
 
@@ -288,3 +280,25 @@ def test_bucketing_saves_padding():
         return sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
 
     assert padded(True) < 0.7 * padded(False)
+
+
+@pytest.mark.parametrize("broken_by", ["an interrupt", "a loss that is no number"])
+def test_a_run_that_breaks_off_keeps_every_step_it_took(broken_by, tiny_backbone, monkeypatch):
+    """Though their losses were not read yet."""
+    monkeypatch.setattr("pewb.training.loop._READ_EVERY_SECONDS", 1e9)
+    training = Training(batch_size=2, epochs=3, max_tokens=16, learning_rate=1e-3, evaluations_per_epoch=1)
+    made, data = assembled(tiny_backbone("bert"), Lora(rank=2), training)
+    real, taken, trained = Stepper.step, [], Trained()
+
+    def step(self, batch):
+        if len(taken) == 5 and broken_by == "an interrupt":
+            raise KeyboardInterrupt
+        loss = real(self, batch)
+        taken.append(loss)
+        return loss * float("nan") if len(taken) == 6 else loss
+
+    monkeypatch.setattr(Stepper, "step", step)
+    with pytest.raises((KeyboardInterrupt, TrainingError)):
+        fit(made, data, training, trained=trained)
+    assert trained.num_steps == 5
+    assert [loss for _, loss in trained.loss] == pytest.approx([float(loss) for loss in taken[:5]], abs=1e-6)
