@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,7 +11,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,10 @@ import torch
 from pewb.batching import Collated, Ragged
 from pewb.errors import PewbError
 from pewb.evaluation.predictions import computed
+from pewb.fingerprint import of_computation, of_weights, surroundings
 from pewb.measurement.memory import is_out_of_memory
 from pewb.objective import Inputs
 from pewb.prefix.frozen import NotReachedError, Prefix
-from pewb.record import NUMERICS_VERSION
 from pewb.reporting import Reporter
 from pewb.units import format_bytes
 
@@ -100,38 +98,24 @@ class PrefixCache:
 
     def _key(self, batches: Collated) -> str:
         """Return a name for these examples before this prefix, made of all that the states depend on."""
-        digest = hashlib.blake2b(digest_size=16)
-        columns = batches.data.features.with_format("arrow")[:]
         config = self.prefix.model.config.to_dict()
         kept = {key: value for key, value in config.items() if not any(part in key for part in _IRRELEVANT)}
-        versions = [version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")]
         facts = [
-            NUMERICS_VERSION,
-            versions,
-            self.device,
-            torch.get_num_threads() if self.device.startswith("cpu") else None,
+            surroundings(self.device),
             str(self.prefix.dtype),
             self.prefix.num_layers,
             self.prefix.is_one_row,
             batches.tokenizer.padding_side,
-            columns.column_names,
             kept,
         ]
-        digest.update(json.dumps(facts, default=str, sort_keys=True).encode())
-        for name in columns.column_names:
-            if name != "labels":
-                digest.update(json.dumps(columns[name].to_pylist()).encode())
-        digest.update(self._weights)
-        return digest.hexdigest()
+        features = batches.data.features
+        read = [name for name in features.column_names if name != "labels"]
+        return of_computation(facts, features, read, self._weights)
 
     @cached_property
     def _weights(self) -> bytes:
         """The digest of what is frozen."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, tensor in sorted(self.prefix.frozen.items()):
-            digest.update(f"{name.removeprefix('base_model.model.')} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.digest()
+        return of_weights({name.removeprefix("base_model.model."): one for name, one in self.prefix.frozen.items()})
 
     def _build(
         self,

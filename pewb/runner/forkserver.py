@@ -169,10 +169,12 @@ def fork_server(environment: Mapping[str, str]) -> ForkServer | None:
 def main(channel: str) -> int:
     """Import, serve the socket with the number `channel` until it is closed, and, in a forked process, do what was asked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # it is for the forked processes, which let it through
+    gc.disable()  # nothing of what is imported is garbage: to look for some takes a quarter of the time
     for name in _IMPORTED if _NVIDIA.exists() else (*_IMPORTED, *_IMPORTED_WITHOUT_GPU):
         import_module(name)
     if not _forks_soundly():
         return 0
+    gc.enable()
     gc.freeze()  # what was imported stays: no collection in a forked process looks through it, or copies its pages
     asked = _serve(socket.socket(fileno=int(channel)))
     if asked is None:

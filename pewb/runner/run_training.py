@@ -27,6 +27,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     from pewb.batching import Collated, encode_split
     from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
     from pewb.evaluation.predictions import predict
+    from pewb.evaluation.untouched import untouched_metrics
     from pewb.kernels.compiled import compile_layers
     from pewb.kernels.heap import keep_freed_memory
     from pewb.measurement.flops import matmul_peak
@@ -111,7 +112,14 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         return value
 
     if not job.is_trial:
-        measured["baseline"] = evaluate("test", "evaluating the untouched model").metrics()
+        measured["baseline"], _ = untouched_metrics(
+            assembled.model,
+            batches["test"],
+            [computing.precision, str(computing.autocast), str(recipe.quantization), EVALUATION_BATCH_SIZE],
+            f"{device.type} {device_name(device)}",
+            cache_folder() / "untouched",
+            lambda: evaluate("test", "evaluating the untouched model").metrics(),
+        )
     num_notices = len(assembled.notices)
     assembly.insert(assembled, training.gradient_checkpointing, job.seed, accelerator.autocast)
     for notice in assembled.notices[num_notices:]:
