@@ -43,7 +43,7 @@ def write_backbone(folder: Path) -> Path:
     source = Path(__file__).parents[1] / "recipes" / "lora_sst2.toml"
     asked = ["task=movie-snippets", "backbone=smollm2-135m-instruct-q4_1"]
     job, _ = job_of(source, asked, folder)
-    blueprint = read_blueprint(job.backbone_folder, [], family=CausalLm)
+    blueprint = read_blueprint(job.backbone_folder, [], task=CausalLm())
     model = load_backbone(blueprint, None, torch.device("cpu"))
     target = folder / "smollm2-135m"
     model.save_pretrained(target)

@@ -88,6 +88,10 @@ _READ_AT_LAST_TOKEN = {"modernbert-decoder"}
 """Decoders whose head is not called `score`."""
 
 
+_LANGUAGE_MODELS = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
+"""What PEFT calls models without a new head."""
+
+
 @dataclass(frozen=True)
 class Stack:
     """A run of equal layers, such as `bert.encoder.layer`."""
@@ -133,6 +137,11 @@ class Anatomy:
     @property
     def is_language_model(self) -> bool:
         """Whether it predicts tokens, by what it was pre-trained with, and has no new head."""
+        return self.peft_task_type in _LANGUAGE_MODELS
+
+    @property
+    def reads_every_token(self) -> bool:
+        """Whether the head says something of every token, not of the text as a whole."""
         return self.peft_task_type != "SEQ_CLS"
 
     @cached_property
@@ -225,7 +234,7 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str, peft_task
         config: the transformers configuration (its `model_type` and what it says of its kind).
         parameter_names: as `named_parameters` gives them, before any strategy is applied.
         base: the name under which the model keeps its backbone (`base_model_prefix`), empty if it has no such part.
-        peft_task_type: what PEFT calls a model with its head; all but "SEQ_CLS" are language models, without a new head.
+        peft_task_type: what PEFT calls a model with its head; a language model has no new head.
 
     Raises:
         RefusedError: no stack of layers can be told from the names.
@@ -241,9 +250,9 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str, peft_task
         stack, index = match[1], int(match[2])
         sizes[stack] = max(sizes.get(stack, 0), index + 1)
         sites.setdefault(site, {})[name.removesuffix(".weight")] = None
-    is_classifier = peft_task_type == "SEQ_CLS"
-    head = _head_of(names, base) if is_classifier else []
-    if not sizes or (is_classifier and not head):
+    has_new_head = peft_task_type not in _LANGUAGE_MODELS
+    head = _head_of(names, base) if has_new_head else []
+    if not sizes or (has_new_head and not head):
         raise RefusedError(
             f"pewb can't tell the {'head' if sizes else 'layers'} of a '{config.model_type}' model;"
             " name another backbone (pewb list backbones)"
@@ -266,10 +275,10 @@ def anatomy_of(config: Any, parameter_names: Iterable[str], base: str, peft_task
         site_modules={site: tuple(modules) for site, modules in sites.items()},
         norms=tuple(dict.fromkeys(norms)),
         biases=tuple(name for name in within if name.endswith(".bias")),
-        is_encoder=is_classifier and not encoder_decoder and not reads_last,
+        is_encoder=peft_task_type == "SEQ_CLS" and not encoder_decoder and not reads_last,
         is_encoder_decoder=encoder_decoder,
         peft_task_type=peft_task_type,
-        backbone=(base,) if is_classifier else tuple(dict.fromkeys(name.partition(".")[0] for name in names)),
+        backbone=(base,) if has_new_head else tuple(dict.fromkeys(name.partition(".")[0] for name in names)),
     )
 
 

@@ -23,7 +23,7 @@ from pewb.quantization import is_quantized, quantization_config
 from pewb.recipe import Quantization, Training
 from pewb.strategies import Strategy
 from pewb.strategies.strategy import QUANTIZATIONS
-from pewb.tasks import TaskFamily, TextClassification
+from pewb.tasks import TaskFamily
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +53,14 @@ def load(
     training: Training,
     computing: Computing,
     seed: int,
-    family: type[TaskFamily] = TextClassification,
+    task: TaskFamily | None = None,
 ) -> Assembly:
     """Load the untouched model for `strategy`: quantised, cast and on its device.
 
     `source` is the backbone's folder, or the content of a `config.json`: then the model is virtual, for a plan.
 
-    The head of a classification over `labels` is new, unless the files hold one for as many classes.
+    The head of `task` (left out: a text classification) over the classes `labels` is new, unless it predicts tokens, or the
+    files hold one of its shape.
 
     `name` is what the backbone is called where others may have it (PEFT writes it into what it saves).
 
@@ -67,7 +68,7 @@ def load(
         InputError: the backbone's files or `max_tokens` do not serve.
         RefusedError: the strategy does not fit the architecture.
     """
-    blueprint = read_blueprint(source, labels, training.dropout, family)
+    blueprint = read_blueprint(source, labels, training.dropout, task)
     anatomy = blueprint.anatomy
     _refuse_unfit(strategy, anatomy, quantization.kind, computing.kind)
     check_length(blueprint, training.max_tokens, strategy.virtual_tokens())

@@ -20,7 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from pewb.anatomy import Anatomy, anatomy_of, longest_input
 from pewb.errors import InputError, RefusedError, nearest
 from pewb.quantization import keep_trainable_after_evaluation, quantize_virtually
-from pewb.tasks import TaskFamily, TextClassification
+from pewb.tasks import ModelHead, TaskFamily, TextClassification
+from pewb.tasks.model_heads import CAUSAL_LM
 
 _BAD_FILES = (
     OSError,
@@ -53,9 +54,9 @@ def read_blueprint(
     source: Path | Mapping[str, Any],
     labels: Sequence[str],
     dropout: float | None = None,
-    family: type[TaskFamily] = TextClassification,
+    task: TaskFamily | None = None,
 ) -> Blueprint:
-    """Read the configuration in `source` for a task of `family`; `labels` are the classes of a classification.
+    """Read the configuration in `source` for `task` (left out: a text classification); `labels` are its classes.
 
     `source` is a folder, or the content of a `config.json` where no weights are needed.
 
@@ -72,12 +73,14 @@ def read_blueprint(
             f"backbone: the configuration {where} can't be read: {_in_one_line(error)};"
             " mend it, or name another backbone (pewb list backbones)"
         ) from None
-    model_class = _model_class(config, family)
-    if family.model_head == "sequence_classification":
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: number for number, label in enumerate(labels)}
-        config.problem_type = "single_label_classification"
+    task = task or TextClassification()
+    model_class = _model_class(config, task.model_head)
+    if task.model_head.is_new:
+        outputs = task.outputs(labels)
+        config.num_labels = len(outputs)
+        config.id2label = dict(enumerate(outputs))
+        config.label2id = {label: number for number, label in enumerate(outputs)}
+        config.problem_type = _PROBLEM_TYPES.get(task.form)
     if dropout is not None:
         _set_dropout(config, dropout)
     try:
@@ -89,7 +92,7 @@ def read_blueprint(
         ) from None
     base = virtual.base_model_prefix if hasattr(virtual, virtual.base_model_prefix) else ""
     names = (name for name, _ in virtual.named_parameters())
-    anatomy = anatomy_of(config, names, base, family.peft_task_type)
+    anatomy = anatomy_of(config, names, base, task.model_head.peft_task_type)
     forwards = (virtual.forward, virtual.get_submodule(anatomy.base).forward)
     takes_past = any("past_key_values" in signature(forward).parameters for forward in forwards)
     has_conv1d = any(isinstance(module, Conv1D) for module in virtual.modules())
@@ -123,25 +126,28 @@ def _configuration(source: Path | Mapping[str, Any]) -> tuple[str | None, Any]:
     return gguf_file, AutoConfig.from_pretrained(source, trust_remote_code=False, **_gguf(gguf_file))
 
 
-def _model_class(config: Any, family: type[TaskFamily]) -> Any:
-    """Return transformers' class for the architecture with the head that `family` needs.
+_PROBLEM_TYPES = {
+    "text_classification": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "text_regression": "regression",
+}
+"""What transformers calls them, whose own losses they choose: a saved model is then trained further as it was."""
+
+
+def _model_class(config: Any, head: ModelHead) -> Any:
+    """Return transformers' class for the architecture with `head`.
 
     Raises:
         RefusedError: there is none, or one that would see what it is to predict.
     """
     import transformers
 
-    mapping, told = {
-        "sequence_classification": ("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING", "sequence classification head"),
-        "causal_lm": ("MODEL_FOR_CAUSAL_LM_MAPPING", "causal language modelling head"),
-        "seq2seq_lm": ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING", "sequence-to-sequence head"),
-    }[family.model_head]
-    classes = getattr(transformers, mapping)
+    classes = getattr(transformers, head.mapping)
     if type(config) not in classes:
         raise RefusedError(
-            f"backbone: transformers has no {told} for '{config.model_type}' models; name another (pewb list backbones)"
+            f"backbone: transformers has no {head.told_as} for '{config.model_type}' models; name another (pewb list backbones)"
         )
-    if family.model_head == "causal_lm":
+    if head is CAUSAL_LM:
         if getattr(config, "is_encoder_decoder", False):
             raise RefusedError(
                 f"backbone: '{config.model_type}' models are encoder-decoders; their task is kind = \"seq2seq\""
@@ -182,7 +188,7 @@ def build_virtual(model_class: Any, config: Any) -> Any:
 def load_tokenizer(blueprint: Blueprint, padding_side: str) -> Any:
     """Return the backbone's tokenizer, its pad token and padding side made right for `padding_side`.
 
-    Encoders, encoder-decoders and language models are padded on the right. A backbone without a pad token pads with its end token, and the
+    Encoders, encoder-decoders and models whose head reads every token are padded on the right. A backbone without a pad token pads with its end token, and the
     configuration is told, because the heads of decoders look there (transformers issue 34055).
 
     Raises:
@@ -210,7 +216,7 @@ def load_tokenizer(blueprint: Blueprint, padding_side: str) -> Any:
         )
     blueprint.config.pad_token_id = text_config.pad_token_id = tokenizer.pad_token_id
     anatomy = blueprint.anatomy
-    reads_last_token = not (anatomy.is_encoder or anatomy.is_encoder_decoder or anatomy.is_language_model)
+    reads_last_token = not (anatomy.is_encoder or anatomy.is_encoder_decoder or anatomy.reads_every_token)
     tokenizer.padding_side = padding_side if reads_last_token else "right"
     return tokenizer
 

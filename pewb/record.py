@@ -16,7 +16,7 @@ from pewb.errors import InputError
 SCHEMA_VERSION = 2
 """Raised when the shape of a record changes; `_UPGRADES` then gains a function from the version before."""
 
-NUMERICS_VERSION = 2
+NUMERICS_VERSION = 3
 """Raised when a change alters what a run computes, so that older records are not mistaken for the same run."""
 
 Status = Literal["success", "out_of_memory", "failed", "cancelled", "refused"]
@@ -85,6 +85,8 @@ class Time(_Section):
     """Of those, the pass through the frozen layers, counted in full where an earlier run had left its states."""
     evaluate_seconds: float | None = None
     """The evaluation of the tuned model on the test split."""
+    generate_seconds: float | None = None
+    """The texts that the tuned model wrote for the test split."""
     total_seconds: float | None = None
     steps_per_second: float | None = None
     samples_per_second: float | None = None

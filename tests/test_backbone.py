@@ -20,14 +20,16 @@ from transformers import (
 from pewb import assembly
 from pewb.assets import fetch
 from pewb.backbone import Blueprint, build_virtual, check_length, load_backbone, load_tokenizer, read_blueprint
-from pewb.batching import Collated, encode
+from pewb.batching import Collated
 from pewb.device import Computing
 from pewb.errors import InputError
-from pewb.objective import Classes
+from pewb.heads import head_of
 from pewb.quantization import is_quantized, num_weights, quantization_config
 from pewb.recipe import Quantization, Training
 from pewb.strategies.lora import Lora
+from pewb.tasks import TextClassification
 from pewb.training.step import Stepper
+from tests.encoding import encode
 from tests.tiny_backbones import CONFIGURATIONS, DECODERS, SIZE, tokenizer_for
 
 LABELS = ["negative", "positive"]
@@ -90,7 +92,7 @@ def test_the_text_part_of_a_multi_modal_configuration_is_told_the_pad_token(tmp_
     config = Gemma3Config()
     config.text_config.pad_token_id = None
     tokenizer_for("llama").save_pretrained(tmp_path)
-    anatomy = type("Anatomy", (), {"is_encoder": False, "is_encoder_decoder": False, "is_language_model": False})
+    anatomy = type("Anatomy", (), {"is_encoder": False, "is_encoder_decoder": False, "reads_every_token": False})
     load_tokenizer(Blueprint(tmp_path, None, config, None, anatomy), "right")
     assert config.get_text_config().pad_token_id == 4
 
@@ -270,7 +272,7 @@ def test_three_classes_and_pairs_train(architecture, is_pair, tiny_backbone, tin
         model,
         assembled.strategy,
         Collated(assembled.tokenizer, data, CPU),
-        Classes(),
+        head_of(TextClassification()),
         optimizer,
         Accelerator(cpu=True),
         training,

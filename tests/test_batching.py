@@ -1,13 +1,16 @@
 """Texts to tokens: cuts are counted, pairs are kept apart, special tokens in a text are text."""
 
+import json
+
 import pytest
 import torch
 from tokenizers import processors
 
-from pewb import batching
-from pewb.batching import Collated, encode, encode_split
+from pewb.batching import Collated
 from pewb.errors import InputError
+from pewb.heads import texts as texts_of_heads
 from pewb.tasks import CausalLm, Seq2Seq, Split
+from tests.encoding import encode, encode_split
 from tests.tiny_backbones import tokenizer_for
 
 
@@ -44,7 +47,7 @@ TEXTS = [("a good film",), ("the plot was good and it was great",)]
 
 def test_what_was_tokenised_once_is_read_by_the_next_run(tmp_path, monkeypatch):
     first = encode(tokenizer_for("bert"), TEXTS, [1, 1], 5, tmp_path)
-    monkeypatch.setattr(batching, "_tokenised", None)
+    monkeypatch.setattr(texts_of_heads, "_tokenised", None)
     again = encode(tokenizer_for("bert"), TEXTS, [1, 1], 5, tmp_path)
     assert again.features[:] == first.features[:]
     assert (again.lengths, again.num_cut) == (first.lengths, first.num_cut) == ([5, 5], 1)
@@ -65,9 +68,9 @@ def test_anything_else_is_tokenised_anew(architecture, texts, max_tokens, tmp_pa
 def test_a_damaged_or_unwritable_cache_costs_only_time(tmp_path):
     first = encode(tokenizer_for("bert"), TEXTS, [1, 1], 5, tmp_path)
     [place] = tmp_path.iterdir()
-    (place / "cut.json").write_text("")
+    (place / "told.json").write_text("")
     assert encode(tokenizer_for("bert"), TEXTS, [1, 1], 5, tmp_path).features[:] == first.features[:]
-    assert (place / "cut.json").read_text() == "1"
+    assert json.loads((place / "told.json").read_text()) == {"num_cut": 1}
     (tmp_path / "file").write_text("")
     assert encode(tokenizer_for("bert"), TEXTS, [1, 1], 5, tmp_path / "file").features[:] == first.features[:]
 

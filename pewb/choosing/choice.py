@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pewb.choosing.evidence import Evidence, Foreign, Support, greater_is_better
+from pewb.choosing.evidence import Evidence, Foreign, Support
 from pewb.choosing.needs import Needs, Setting
 from pewb.leaderboard.cells import p_value
 from pewb.leaderboard.verdicts import Standing, standings
 from pewb.planner.estimate import Fits
 from pewb.recipe import Cell, Recipe
+from pewb.tasks import greater_is_better
 from pewb.units import format_bytes, format_count, format_seconds
 
 

@@ -16,7 +16,6 @@ from pewb.leaderboard.outcomes import Outcome, Untested, read_outcomes
 from pewb.recipe import Cell, Recipe, parse_recipe
 from pewb.record import Record, read_records
 from pewb.strategies import Strategy
-from pewb.tasks import families_judged_by
 
 _BUDGET = ("epochs", "max_steps", "batch_size", "max_tokens")
 """Keys of `training` that say how much is learned from: they must be equal."""
@@ -177,12 +176,6 @@ def read_evidence(results: Path | None, files: Sequence[Path] = (), with_shipped
             origins[record.run] = str(imported.path)
             outcomes[record.run] = Untested("no predictions are published with it")
     return Evidence(rows_of(records.values()), records, origins, outcomes)
-
-
-def greater_is_better(metric: str | None) -> bool:
-    """Return whether a greater value of a main metric is the better one."""
-    families = families_judged_by(metric)
-    return families[0].greater_is_better if families else True
 
 
 def _recipe_of(record: Record) -> Recipe | None:

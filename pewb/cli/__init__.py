@@ -8,6 +8,7 @@ import typer
 
 from pewb.cli.assets import fetch, list_
 from pewb.cli.boards import compare, leaderboard
+from pewb.cli.data import data
 from pewb.cli.doctor import doctor
 from pewb.cli.evidence import evidence_app
 from pewb.cli.planning import choose, plan
@@ -32,6 +33,7 @@ app.command()(run)
 app.command()(plan)
 app.command()(choose)
 app.command()(check)
+app.command()(data)
 app.command("list")(list_)
 app.command()(fetch)
 app.command()(leaderboard)

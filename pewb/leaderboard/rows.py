@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pewb.leaderboard.pooling import largest_memory, mean_metric, mean_time, pooled_metrics
 from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Record, Status, Time
-from pewb.tasks import TaskFamily, families_judged_by
+from pewb.tasks import greater_is_better, needs_new_head
 
 _NOT_COMPARED = {
     *("backbone", "seeds", "training.precision", "device.kind", "device.threads"),
@@ -98,16 +98,12 @@ class Row(BaseModel):
         """How good the main metric's value is: more is better, whatever the metric; the least of all without a value."""
         if self.main is None:
             return -math.inf
-        return self.main.value if all(family.greater_is_better for family in self._families) else -self.main.value
+        return self.main.value if greater_is_better(self.main_metric) else -self.main.value
 
     @property
     def had_new_head(self) -> bool:
         """Whether the untouched model was tested with a head that was new."""
-        return all(family.model_head == "sequence_classification" for family in self._families)
-
-    @property
-    def _families(self) -> list[type[TaskFamily]]:
-        return families_judged_by(self.main_metric)
+        return needs_new_head(self.main_metric)
 
     @property
     def peak_memory_bytes(self) -> int | None:

@@ -199,7 +199,7 @@ def _identity(question: Question, target: Target) -> str:
     versions = {name: version(name) for name in ("pewb", "torch", "transformers", "peft", "bitsandbytes")}
     asked = {
         "config": question.config,
-        "family": question.family.__name__,
+        "form": question.task.form,
         "classes": len(question.labels),
         "strategy": [question.strategy.model_dump(mode="json"), _source(type(question.strategy))],
         "quantization": question.quantization.model_dump(mode="json"),

@@ -164,7 +164,7 @@ def _shallow(question: Question) -> _Shallow | None:
     """Return how to ask for shallow models that can stand for `question`'s; None: it is none, or its layers differ."""
     if _may_name_layers(question.strategy):
         return None
-    blueprint = read_blueprint(question.config, question.labels, question.training.dropout, question.family)
+    blueprint = read_blueprint(question.config, question.labels, question.training.dropout, question.task)
     stack = blueprint.anatomy.top_stack
     depth = stack.num_layers
     keys = [key for key in _DEPTH_KEYS if question.config.get(key) == depth]

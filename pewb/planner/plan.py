@@ -118,11 +118,10 @@ def _task(recipe: Recipe, notices: list[str]) -> tuple[TaskFamily, Sequence[str]
                 f"task: no task '{name}' in the catalogue{nearest(name, list(catalogue_tasks()))}; see pewb list tasks"
             )
         task = decode_task(entry.spec)
-        return task, getattr(task, "labels", None) or [str(number) for number in range(entry.num_classes or 2)]
+        known = task.assumed_labels()
+        return task, [str(number) for number in range(entry.num_classes or 2)] if known is None else known
     task = recipe.task
-    if task.model_head != "sequence_classification":
-        return task, ()
-    if labels := getattr(task, "labels", None):
+    if (labels := task.assumed_labels()) is not None:
         return task, labels
     if task.missing_files() is None and not task.dataset:
         return task, read_examples(task, Path(), recipe.limit.model_dump()).labels
@@ -146,5 +145,5 @@ def question_of(recipe: Recipe, reporter: Reporter, notices: list[str]) -> Quest
         InputError: the backbone or the task is unknown.
     """
     backbone, config = _architecture(recipe.backbone, reporter, notices)
-    family, labels = _task(recipe, notices)
-    return Question(backbone, config, type(family), labels, recipe.strategy, recipe.quantization, recipe.training)
+    task, labels = _task(recipe, notices)
+    return Question(backbone, config, task, labels, recipe.strategy, recipe.quantization, recipe.training)

@@ -15,12 +15,11 @@ from torch import nn
 
 from pewb import assembly
 from pewb.anatomy import Anatomy
-from pewb.batching import STATES
+from pewb.batching import STATES, Inputs
 from pewb.device import Computing, computing_on
-from pewb.evaluation.predictions import outputs_of
+from pewb.heads import Head, head_of
 from pewb.measurement.memory import tensors_of
 from pewb.measurement.parameters import count_parameters
-from pewb.objective import Inputs, objective_of
 from pewb.planner.allocator import BLOCK, peak_reserved
 from pewb.planner.ledger import Ledger
 from pewb.planner.target import Target
@@ -49,7 +48,7 @@ class Question:
     backbone: str
     config: dict[str, Any]
     """The content of the backbone's `config.json`."""
-    family: type[TaskFamily]
+    task: TaskFamily
     labels: Sequence[str]
     strategy: Strategy
     quantization: Quantization
@@ -106,7 +105,7 @@ class Simulation:
             training,
             computing,
             seed=0,
-            family=question.family,
+            task=question.task,
         )
         with self._device.numbers.recorded():
             dtype = computing.compute_type if computing.autocast != "no" else None
@@ -114,14 +113,14 @@ class Simulation:
         model = assembled.model
         store_virtually(model)
         optimizer = _WatchedOptimizer(make_optimizer(model, training, self._target.kind), ledger)
-        self._objective = objective_of(question.family, training.label_smoothing)
+        self._head = head_of(question.task, question.labels, training)
         self._prefix = assembled.prefix if training.keeps_prefix else None
-        self._batches = VirtualBatches(model.config, question.family, training.max_tokens)
+        self._batches = VirtualBatches(model.config, self._head, training.max_tokens)
         self._stepper = Stepper(
             model,
             question.strategy,
             self._batches,
-            self._objective,
+            self._head,
             optimizer,
             _VirtualAccelerator(self._device, computing, ledger),
             training,
@@ -231,7 +230,8 @@ class Simulation:
             self._stepper.model.eval()
             with torch.no_grad():
                 inputs, labels = self._batches(range(batch_size))
-                outputs_of(self._stepper.model, self._objective, inputs, labels, self._stepper.accelerator.autocast)
+                with self._stepper.accelerator.autocast():
+                    self._head.outputs(self._stepper.model, inputs, labels)
         return self._ledger.trace
 
     @contextmanager
@@ -283,7 +283,7 @@ class VirtualBatches:
     """Batches of the longest examples there may be, as shapes; each is padded, for a mask of ones would be dropped."""
 
     config: Any
-    family: type[TaskFamily]
+    head: Head
     num_tokens: int
     prefix: Prefix | None = None
     """If it was cut out of the model, which then takes its states."""
@@ -293,7 +293,7 @@ class VirtualBatches:
         return len(indices)
 
     def __call__(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
-        """Return inputs (batch, tokens), and labels: (batch,) for classes, (batch, tokens) for tokens."""
+        """Return inputs (batch, tokens), and the labels that the head wants."""
         prefix = self.prefix
         shape = (len(indices), 1 if prefix and prefix.is_one_row else self.num_tokens)
 
@@ -306,12 +306,7 @@ class VirtualBatches:
             inputs["token_type_ids"] = made(*shape)
         if prefix:
             inputs[STATES] = made(*shape, prefix.hidden_size, dtype=prefix.dtype)
-        is_classifier = self.family.model_head == "sequence_classification"
-        if is_classifier:
-            return inputs, made(len(indices))
-        return inputs, torch.zeros(
-            len(indices), self.num_tokens, dtype=torch.long, device="cpu"
-        )  # which are targets is read
+        return inputs, self.head.blank_labels(len(indices), self.num_tokens, META)
 
 
 @contextmanager

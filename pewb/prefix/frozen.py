@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from pewb.anatomy import Anatomy
-from pewb.batching import STATES
+from pewb.batching import STATES, Inputs
 from pewb.measurement.parameters import head_parameters
-from pewb.objective import Inputs
 
 _PROBE_TOKENS = 4
 

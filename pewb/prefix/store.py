@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 
-from pewb.batching import Collated, Ragged
+from pewb.batching import Collated, Inputs, Ragged
 from pewb.errors import PewbError
-from pewb.evaluation.predictions import computed
 from pewb.fingerprint import of_computation, of_weights, surroundings
 from pewb.measurement.memory import is_out_of_memory
-from pewb.objective import Inputs
+from pewb.prediction import computed
 from pewb.prefix.frozen import NotReachedError, Prefix
 from pewb.reporting import Reporter
 from pewb.units import format_bytes
@@ -109,7 +108,7 @@ class PrefixCache:
             kept,
         ]
         features = batches.data.features
-        read = [name for name in features.column_names if name != "labels"]
+        read = [name for name in features.column_names if name != "labels" and not name.startswith("_")]
         return of_computation(facts, features, read, self._weights)
 
     @cached_property

@@ -3,7 +3,9 @@
 from pewb.recipe.distinctions import distinctions
 from pewb.recipe.load import Cell, LoadedRecipe, load_recipe, parse_recipe, with_chosen
 from pewb.recipe.sections import (
+    Augment,
     DeviceSection,
+    Generation,
     Limit,
     Precision,
     Quantization,
@@ -14,8 +16,10 @@ from pewb.recipe.sections import (
 )
 
 __all__ = [
+    "Augment",
     "Cell",
     "DeviceSection",
+    "Generation",
     "Limit",
     "LoadedRecipe",
     "Precision",

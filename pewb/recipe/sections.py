@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from pewb.errors import InputError
 from pewb.strategies import Strategy, strategies
 from pewb.tasks import DEFAULT_KIND, TASKS, TaskFamily
+from pewb.tasks.augment import Alteration
 from pewb.units import parse_bytes
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "bf16-true"]
@@ -60,6 +61,8 @@ class Training(_Section):
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Every dropout of the backbone; left out: the backbone's own."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """What an example of each class counts in the loss, by name; "balanced": rare ones more, so that all classes weigh the same together."""
     precision: Precision = "auto"
     gradient_checkpointing: bool = False
     length_bucketing: bool = True
@@ -133,11 +136,57 @@ class Tune(_Section):
 
 
 class Limit(_Section):
-    """At most so many examples, chosen by a hash of their text."""
+    """At most so many examples, of each class the same share, chosen by a hash of their text; fewer are a part of more."""
 
     train: int | None = Field(default=None, ge=1)
     validation: int | None = Field(default=None, ge=1)
     test: int | None = Field(default=None, ge=1)
+
+
+class Augment(_Section):
+    """Altered copies of the training examples, whose labels stay true; each number is a probability for each word."""
+
+    copies: int = Field(default=1, ge=1, le=20)
+    """Of each training example, besides the example itself."""
+    word_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """A word is left out."""
+    swap: float = Field(default=0.0, ge=0, le=1)
+    """A word changes places with the next."""
+    noise: float = Field(default=0.0, ge=0, le=1)
+    """Letters of a word change places, or are doubled, left out or others."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """The copies are the same for every strategy and every seed of a run."""
+
+    @model_validator(mode="after")
+    def _alters_something(self) -> Augment:
+        if not (self.word_dropout or self.swap or self.noise):
+            raise ValueError("give one of word_dropout, swap and noise a probability, such as word_dropout = 0.1")
+        return self
+
+    @property
+    def alteration(self) -> Alteration:
+        """What is done to the words."""
+        return Alteration(self.word_dropout, self.swap, self.noise)
+
+
+class Generation(_Section):
+    """How texts are written for the test examples, by the untouched and by the trained model; left out: none are, and only their loss is known."""
+
+    max_new_tokens: int = Field(default=64, ge=1)
+    num_beams: int = Field(default=1, ge=1)
+    temperature: float | None = Field(default=None, gt=0)
+    """Left out: the likeliest token is taken each time (with `num_beams`, the likeliest text); else tokens are drawn."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Drawn are only the likeliest tokens that have so much of the probability together."""
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of what is drawn."""
+
+    @model_validator(mode="after")
+    def _draws_or_does_not(self) -> Generation:
+        if self.top_p is not None and self.temperature is None:
+            raise ValueError("top_p: tokens are drawn only with a temperature; give one, such as temperature = 1.0")
+        return self
 
 
 class DeviceSection(_Section):
@@ -211,4 +260,6 @@ class Recipe(_Section):
     training: Training = Training()
     tune: Tune | None = None
     limit: Limit = Limit()
+    augment: Augment | None = None
+    generation: Generation | None = None
     device: DeviceSection = DeviceSection()

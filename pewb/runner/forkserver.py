@@ -30,7 +30,7 @@ _IMPORTED = (
     "datasets",
     "accelerate",
     "pewb.assembly",
-    "pewb.evaluation.predictions",
+    "pewb.prediction",
     "pewb.training.loop",
     "pewb.planner.prediction",
     "pewb.runner.worker",

@@ -12,23 +12,19 @@ from pewb.runner.predictions import write_predictions
 
 def run_reference(job: ReferenceJob, events: Any, measured: dict[str, Any]) -> None:
     """Fit the predictor, predict the test split, write the predictions; `measured` is filled on the way."""
-    from pewb.evaluation.metrics import classification_metrics, confusion
-    from pewb.evaluation.references import REFERENCES
-    from pewb.evaluation.tables import class_table
+    from pewb.references import REFERENCES
     from pewb.tasks import read_examples
 
     started = time.perf_counter()
     examples = read_examples(job.task, job.task_folder, job.limit.model_dump())
     measured["data"] = examples.facts()
     events.progress("fitting", 0, None)
-    reference = REFERENCES[job.reference](examples)
+    reference = REFERENCES[job.reference](job.task, examples)
     measured["settings"] = reference.settings
-    predicted = reference.probabilities.argmax(1).tolist()
-    labels = examples.test.labels
-    measured["metrics"] = classification_metrics(labels, predicted, len(examples.labels))
-    measured["confusion"] = confusion(labels, predicted, examples.labels)
-    table = class_table(examples.labels, labels, predicted, reference.probabilities.tolist())
-    measured["predictions"] = write_predictions(job, examples.test, table)
+    predictions = reference.predictions
+    measured["metrics"] = predictions.metrics()
+    measured["confusion"] = predictions.confusion()
+    measured["predictions"] = write_predictions(job, examples.test, predictions.table())
     if reference.trials:
         trials = [Trial(values=values, state="complete", validation=value) for values, value in reference.trials]
         measured["tuning"] = Tuning(study=job.identity, seed=0, trials=trials, chosen=reference.chosen)

@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from pewb.errors import InputError
 from pewb.record import Memory, Time
 from pewb.runner.job import TrainingJob
 from pewb.runner.predictions import write_predictions
@@ -24,21 +23,23 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
 
     from pewb import assembly
     from pewb.assets import cache_folder
-    from pewb.batching import Collated, encode_split
+    from pewb.batching import Collated
     from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
-    from pewb.evaluation.predictions import predict
-    from pewb.evaluation.untouched import untouched_metrics
+    from pewb.generation import Written, check_generation, generate
+    from pewb.heads import head_of
     from pewb.kernels.compiled import compile_layers
     from pewb.kernels.heap import keep_freed_memory
     from pewb.measurement.flops import matmul_peak
     from pewb.measurement.memory import PhaseMemory, release_cached_memory, tensors_of
     from pewb.measurement.parameters import count_parameters
-    from pewb.objective import objective_of
+    from pewb.prediction import predict
+    from pewb.runner.untouched import untouched_metrics
     from pewb.tasks import read_examples
+    from pewb.tasks.augment import augmented
     from pewb.training.loop import Trained, train
     from pewb.training.packing import check_packing
 
-    recipe, training, family = job.recipe, job.recipe.training, type(job.task)
+    recipe, training, task = job.recipe, job.recipe.training, job.task
     started = time.perf_counter()
     keep_freed_memory()
     if recipe.device.threads:
@@ -52,7 +53,13 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     measured["precision"] = computing.precision
     examples = read_examples(job.task, job.task_folder, recipe.limit.model_dump())
     measured["data"] = examples.facts()
+    if recipe.augment:
+        examples = augmented(task, examples, recipe.augment.alteration, recipe.augment.copies, recipe.augment.seed)
+        measured["data"]["augmented_examples"] = len(examples.train)
     events.send("known", facts=dict(measured))
+    head = head_of(task, examples.labels, training, examples)
+    if recipe.generation:
+        check_generation(task)
     events.progress(f"loading {job.backbone}", 0, None)
     assembled = assembly.load(
         job.backbone_public_name,
@@ -63,7 +70,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         training,
         computing,
         job.seed,
-        family,
+        task,
     )
     for notice in assembled.notices:
         events.notice(notice)
@@ -75,7 +82,9 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         del parts["test"]
     tokenised = cache_folder() / "tokenised"
     splits = {
-        name: encode_split(family, assembled.tokenizer, split, training.max_tokens, tokenised)
+        name: (head.encode_training if name == "train" else head.encode)(
+            assembled.tokenizer, split, training.max_tokens, tokenised
+        )
         for name, split in parts.items()
     }
     measured["data"] |= {f"{name}_cut": encoded.num_cut for name, encoded in splits.items()}
@@ -98,27 +107,56 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
             accelerator.autocast,
             events,
             stage,
-            family=family,
+            head=head,
             **arguments,
         )
 
     trained = Trained()
 
     def validate() -> float:
-        value: float = evaluate("validation", "validating").metrics()[family.main_metric].value
+        value: float = evaluate("validation", "validating").metrics()[task.main_metric].value
         release_cached_memory(device)
         if job.is_trial:
             events.send("validated", evaluation=len(trained.validation) + 1, value=value)
         return value
 
+    def judged(stage: str, **arguments: Any) -> Any:
+        """Return what the model says of the test examples, and, if it is asked to, writes."""
+        predicted = evaluate("test", stage, **arguments)
+        if not recipe.generation:
+            return predicted
+        if assembled.prefix:
+            assembled.prefix.restore()  # what it writes has no cached states
+        began = time.perf_counter()
+        texts = generate(
+            assembled.model,
+            assembled.tokenizer,
+            task,
+            splits["test"],
+            recipe.generation,
+            device,
+            EVALUATION_BATCH_SIZE,
+            accelerator.autocast,
+            events,
+            stage.replace("evaluating", "writing with") if "untouched" in stage else "writing texts for test",
+        )
+        times["generate_seconds"] = time.perf_counter() - began
+        return Written.of(predicted, texts, task, splits["test"])
+
     if not job.is_trial:
         measured["baseline"], _ = untouched_metrics(
             assembled.model,
             batches["test"],
-            [computing.precision, str(computing.autocast), str(recipe.quantization), EVALUATION_BATCH_SIZE],
+            [
+                computing.precision,
+                str(computing.autocast),
+                str(recipe.quantization),
+                EVALUATION_BATCH_SIZE,
+                str(recipe.generation),
+            ],
             f"{device.type} {device_name(device)}",
             cache_folder() / "untouched",
-            lambda: evaluate("test", "evaluating the untouched model").metrics(),
+            lambda: judged("evaluating the untouched model").metrics(),
         )
     num_notices = len(assembled.notices)
     assembly.insert(assembled, training.gradient_checkpointing, job.seed, accelerator.autocast)
@@ -143,12 +181,8 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     elif assembled.prefix:
         measured["prefix_cache"] = False
     if training.packing:
-        if family.model_head != "causal_lm":
-            raise InputError(
-                "training.packing: only texts that are continued (task kind causal_lm) are packed; leave it out"
-            )
         batches["train"] = replace(batches["train"], packing=True)
-        check_packing(assembled.model, batches["train"], objective_of(family), accelerator.autocast)
+        check_packing(assembled.model, batches["train"], head, accelerator.autocast)
     if training.compile:
         compile_layers(assembled.model)
     train(
@@ -162,25 +196,26 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         train_memory,
         events,
         trained,
-        family,
+        head,
     )
     release_cached_memory(device)
     if job.is_trial:
         values = dict(trained.validation)
         measured["validation"] = values[trained.best_step] if trained.best_step else trained.validation[-1][1]
         return
+    if head.is_calibrated:
+        head = head.calibrated(evaluate("validation", "choosing the threshold"))
     before = time.perf_counter()
     with evaluation_memory.measured():
-        predictions = evaluate(
-            "test",
+        predictions = judged(
             "evaluating on test",
             around_longest=lambda: evaluation_memory.tracked(lambda: tensors_of(assembled.model)),
         )
-    times["evaluate_seconds"] = time.perf_counter() - before
+    times["evaluate_seconds"] = time.perf_counter() - before - times.get("generate_seconds", 0.0)
     measured["metrics"] = predictions.metrics()
-    measured["confusion"] = predictions.confusion(examples.labels)
-    warnings += predictions.warnings(examples.labels)
-    measured["predictions"] = write_predictions(job, examples.test, predictions.table(examples.labels))
+    measured["confusion"] = predictions.confusion()
+    warnings += predictions.warnings()
+    measured["predictions"] = write_predictions(job, examples.test, predictions.table())
     if assembled.prefix:
         assembled.prefix.restore()
     assembled.strategy.save(assembled.model, job.model_folder)
@@ -239,9 +274,7 @@ def _predict_memory(
     if device.type not in ("cpu", "cuda"):
         return
     config = read_config(job.backbone_folder)
-    question = Question(
-        job.backbone, config, type(job.task), labels, recipe.strategy, recipe.quantization, recipe.training
-    )
+    question = Question(job.backbone, config, job.task, labels, recipe.strategy, recipe.quantization, recipe.training)
     target = limited(target_of(device), recipe.device)
     longest, num_tested = max(splits["train"].lengths), min(EVALUATION_BATCH_SIZE, len(splits["test"]))
     try:

@@ -2,6 +2,7 @@
 
 from pewb.screen.choices import print_choice
 from pewb.screen.consoles import err, out, print_json
+from pewb.screen.data import print_cleaned, print_data
 from pewb.screen.evidence import print_evidence
 from pewb.screen.findings import print_findings
 from pewb.screen.leaderboards import print_comparison, print_leaderboard
@@ -15,7 +16,9 @@ __all__ = [
     "out",
     "print_cells",
     "print_choice",
+    "print_cleaned",
     "print_comparison",
+    "print_data",
     "print_entry",
     "print_evidence",
     "print_findings",

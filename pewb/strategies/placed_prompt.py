@@ -19,8 +19,9 @@ class PlacedPrompt(PeftStrategy):
     PEFT puts the virtual tokens before everything. An encoder's head reads position 0, which must stay [CLS], and a
     decoder's batch is padded on the left, which must not come between prompt and text (PEFT issues 764 and 1093). So they
     are moved behind [CLS], or directly before the text, on their way into the backbone. The saved prompt is PEFT's, but
-    plain PEFT puts it elsewhere and so predicts otherwise: use `load`. A language model's batch is padded on the right, and
-    PEFT's place is the right one: before the text, or before what an encoder-decoder's encoder reads.
+    plain PEFT puts it elsewhere and so predicts otherwise: use `load`. Where the head reads every token, a language model's
+    among them, the batch is padded on the right, and PEFT's place is the right one: before the text, or before what an
+    encoder-decoder's encoder reads.
     """
 
     num_virtual_tokens: int = Field(default=20, ge=1)
@@ -63,7 +64,7 @@ def num_prompts(anatomy: Anatomy) -> int | None:
 
 def placed(model: Any, num_virtual_tokens: int, anatomy: Anatomy) -> Any:
     """Return `model`, into which PEFT has inserted a prompt, with the prompt in its place."""
-    if anatomy.is_language_model:
+    if anatomy.reads_every_token:
         return model
     return place_prompt(model, num_virtual_tokens, anatomy.is_encoder)
 

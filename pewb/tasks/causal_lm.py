@@ -2,18 +2,98 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
 
 from pewb.tasks.completions import Completions
-from pewb.tasks.family import ModelHead
+from pewb.tasks.conversations import ASSISTANT, following_turns, messages_of
+from pewb.tasks.examples import Split
+from pewb.tasks.family import Rows
+from pewb.tasks.model_heads import CAUSAL_LM, ModelHead
+from pewb.tasks.splits import text_key
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class CausalLm(Completions):
-    """The keys of a `task` table with `kind = "causal_lm"`."""
+    """The keys of a `task` table with `kind = "causal_lm"`: plain text, prompts with completions, or conversations."""
 
     kind: Literal["causal_lm"] = "causal_lm"
     prompt: str | int | None = None
-    """The column with what is read and not learned; left out: every token of `completion` is learned."""
+    """The column with what is read and not learned, or a text with columns in braces; left out: `completion` is plain text.
 
-    model_head: ClassVar[ModelHead] = "causal_lm"
-    peft_task_type: ClassVar[str] = "CAUSAL_LM"
+    Plain text that is longer than `training.max_tokens` becomes several rows, and every token of it is learned.
+    """
+    messages: str | int | None = None
+    """The column with lists of messages, each a role and a content; the backbone's chat template puts them together, and
+    what the assistant says is learned."""
+    turn: str | int | None = None
+    """The column with what is said, of a file with one turn a row; `speaker` says who, and `conversation` in which."""
+    speaker: str | int | None = None
+    conversation: str | int | None = None
+    """Turns in a row with the same value belong together, and are never divided between the splits."""
+    context: int | None = Field(default=None, ge=1)
+    """Turns before the one that is learned; left out: 4."""
+
+    model_head: ClassVar[ModelHead] = CAUSAL_LM
+
+    @model_validator(mode="after")
+    def _is_one_kind_of_text(self) -> CausalLm:
+        turns = (self.turn, self.speaker, self.conversation)
+        if any(one is not None for one in turns) and None in turns:
+            raise ValueError("turn, speaker and conversation go together: give the column of each, or none")
+        given = [self.prompt is not None, self.messages is not None, self.turn is not None]
+        if sum(given) > 1:
+            raise ValueError("give one of prompt, messages and turn: they are three forms of data")
+        if self.context is not None and self.turn is None:
+            raise ValueError("context counts turns: it needs turn, speaker and conversation")
+        return self
+
+    @property
+    def form(self) -> str:
+        """Chats are put together by the backbone's template."""
+        return "causal_lm" if self.messages is None else "chat"
+
+    def rows(self, table: pandas.DataFrame, path: str) -> Rows:
+        """Return the texts of each row; with the messages' roles, or with the conversation that a turn belongs to."""
+        if self.messages is not None:
+            return messages_of(table, self.messages, path)
+        if self.turn is not None:
+            assert self.speaker is not None
+            assert self.conversation is not None
+            return following_turns(table, self.turn, self.speaker, self.conversation, self.context or 4, path)
+        return super().rows(table, path)
+
+    def written(self, texts: tuple[str, ...], label: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Return the messages, or what texts without roles are."""
+        if self.messages is None:
+            return super().written(texts, label, names)
+        turns = zip(label, texts, strict=True)
+        return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+    def written_keys(self, num_texts: int, names: Sequence[str]) -> dict[str, Any]:
+        """Return what the texts are."""
+        if self.messages is None:
+            return super().written_keys(num_texts, names)
+        return {"kind": self.kind, "messages": "messages"}
+
+    def why_not_written(self) -> str | None:
+        """Conversations have something to answer to."""
+        return None if self.messages is not None or self.turn is not None else super().why_not_written()
+
+    def to_be_written(self, texts: tuple[str, ...], label: Any) -> str:
+        """Return the completion, or what the assistant says last."""
+        if self.messages is None:
+            return super().to_be_written(texts, label)
+        return next(text for role, text in zip(reversed(label), reversed(texts), strict=True) if role == ASSISTANT)
+
+    def split_key(self, texts: tuple[str, ...], label: Any) -> str:
+        """Divide conversations as a whole."""
+        return text_key((label,)) if self.turn is not None else super().split_key(texts, label)
+
+    def _split(self, rows: Rows) -> Split:
+        labels = [roles for _, roles in rows] if self.messages is not None else []
+        return Split([texts for texts, _ in rows], labels)

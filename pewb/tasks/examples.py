@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,20 +17,32 @@ class Split:
     """The examples of one split, in the order of the file."""
 
     texts: list[tuple[str, ...]] = field(default_factory=list)
-    """One or two texts for each example."""
-    labels: list[int] = field(default_factory=list)
-    """The class of each example; empty in a family without classes."""
+    """What is read of each example: one or two texts, or its words."""
+    labels: list[Any] = field(default_factory=list)
+    """What is to be predicted of each example, as its family has it (a class's number, …); empty where that is in the texts."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def limited(self, count: int | None) -> Split:
-        """Return at most `count` examples, chosen by a hash of their text."""
+    def limited(self, count: int | None, stratum: Callable[[Any], Hashable] = lambda label: None) -> Split:
+        """Return at most `count` examples, of each stratum of labels the same share; which ones a hash of their text says.
+
+        The choice for a smaller `count` is a part of that for a larger one.
+        """
         if count is None or count >= len(self):
             return self
-        chosen = sorted(sorted(range(len(self)), key=lambda index: text_key(self.texts[index]))[:count])
-        labels = [self.labels[index] for index in chosen] if self.labels else []
-        return Split([self.texts[index] for index in chosen], labels)
+        keys = [text_key(texts) for texts in self.texts]
+        strata: dict[Hashable, list[int]] = defaultdict(list)
+        for index in sorted(range(len(self)), key=lambda index: keys[index]):
+            strata[stratum(self.labels[index]) if self.labels else None].append(index)
+        place = {index: (rank + 0.5) / len(one) for one in strata.values() for rank, index in enumerate(one)}
+        chosen = sorted(sorted(place, key=lambda index: (place[index], keys[index]))[:count])
+        return self.part(chosen)
+
+    def part(self, indices: Sequence[int]) -> Split:
+        """Return the examples with these numbers."""
+        labels = [self.labels[index] for index in indices] if self.labels else []
+        return Split([self.texts[index] for index in indices], labels)
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pewb.errors import InputError
 from pewb.tasks.examples import Examples
+from pewb.tasks.metrics import greater_is_better
+from pewb.tasks.model_heads import ModelHead
 from pewb.tasks.splits import share_of, text_key
 from pewb.tasks.tables import Format, files_of, read_table
 
 if TYPE_CHECKING:
+    import random
+
     import pandas
+
+    from pewb.tasks.augment import Alteration
 
 VALIDATION_SHARE = 0.1
 """Share of the training examples that validates where no validation file is given."""
 
-ModelHead = Literal["sequence_classification", "causal_lm", "seq2seq_lm"]
+WRITTEN_TEXTS = ("text", "second_text")
+"""What the columns are called with one text or two, in files that pewb writes."""
 
-Rows = list[tuple[tuple[str, ...], str]]
-"""The texts of each example and its label; an empty one where a family has no labels."""
+Rows = list[tuple[tuple[str, ...], Any]]
+"""The texts of each example and its label as it is in the file; None where a family has no labels."""
 
 
 class Shares(BaseModel):
@@ -54,14 +61,8 @@ class TaskFamily(BaseModel):
     """Left out: told by the file's ending."""
     split: Shares | None = None
 
-    main_metric: ClassVar[str]
-    """The metric that is validated on and ranked by."""
-    greater_is_better: ClassVar[bool]
-    """Whether a greater main metric is the better one."""
     model_head: ClassVar[ModelHead]
     """What stands on top of the backbone: a new head, or the one with which it predicts tokens."""
-    peft_task_type: ClassVar[str]
-    """What PEFT calls a model with that head."""
     references: ClassVar[tuple[str, ...]] = ()
     """Classical predictors that stand in every table beside the strategies, so that a useless one is seen to be useless."""
 
@@ -74,6 +75,29 @@ class TaskFamily(BaseModel):
         if self.split and not self.data:
             raise ValueError("split divides one file: name that file as data, or leave split out")
         return self
+
+    @property
+    def form(self) -> str:
+        """How its examples go through a model: a name of the table in `pewb.heads`."""
+        return self.kind
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that is validated on and ranked by."""
+        raise NotImplementedError
+
+    @property
+    def greater_is_better(self) -> bool:
+        """Whether a greater main metric is the better one."""
+        return greater_is_better(self.main_metric)
+
+    def outputs(self, labels: Sequence[str]) -> Sequence[str]:
+        """Return the names of what a new head gives, of a task with the classes `labels`."""
+        return labels
+
+    def assumed_labels(self) -> Sequence[str] | None:
+        """Return the classes as far as the keys alone tell them, for a plan; None: they are in the files."""
+        return ()
 
     def missing_files(self) -> str | None:
         """Return which files have to be named before the task can be run, or None if it can."""
@@ -108,6 +132,34 @@ class TaskFamily(BaseModel):
             InputError: they do not serve.
         """
         raise NotImplementedError
+
+    def altered(
+        self, texts: tuple[str, ...], label: Any, names: Sequence[str], alteration: Alteration, generator: random.Random
+    ) -> tuple[tuple[str, ...], Any]:
+        """Return an altered copy of an example, and its label, which is to stay true; `names` are those of the classes.
+
+        Raises:
+            InputError: no part of an example can be altered so that it does.
+        """
+        raise InputError(
+            f"augment: examples of kind '{self.kind}' can't be altered without changing what is learned; leave it out"
+        )
+
+    def written(self, texts: tuple[str, ...], label: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Return an example as a row of JSON Lines that a task with the keys `written_keys` reads; `names` are the classes'."""
+        raise NotImplementedError
+
+    def written_keys(self, num_texts: int, names: Sequence[str]) -> dict[str, Any]:
+        """Return the keys of a task that reads rows of `written`, besides those of the files."""
+        return {"kind": self.kind}
+
+    def why_not_written(self) -> str | None:
+        """Return why no text can be generated for its examples, or None if it can."""
+        return f"a task of kind '{self.kind}' has no text to be written"
+
+    def split_key(self, texts: tuple[str, ...], label: Any) -> str:
+        """Return by what an example is divided, as `text_key` gives it: equal keys stay together."""
+        return text_key(texts)
 
     def why_empty(self, key: str, name: str) -> str:
         """Return why the split `name` is empty and what to do; `key` is the task's key for the file it came from."""
@@ -145,16 +197,16 @@ def _divided(task: TaskFamily, folder: Path) -> dict[str, Rows]:
         total = shares.train + shares.validation + shares.test
         first, second = shares.train / total, (shares.train + shares.validation) / total
         bounds = {"train": (0, first), "validation": (first, second), "test": (second, 1)}
-        return {name: _part(whole, low, high) for name, (low, high) in bounds.items()}
+        return {name: _part(task, whole, low, high) for name, (low, high) in bounds.items()}
     train, test = _read(task, folder, "train"), _read(task, folder, "test")
     if task.validation:
         return {"train": train, "validation": _read(task, folder, "validation"), "test": test}
-    rest, carved = _part(train, 0, 1 - VALIDATION_SHARE), _part(train, 1 - VALIDATION_SHARE, 1)
+    rest, carved = _part(task, train, 0, 1 - VALIDATION_SHARE), _part(task, train, 1 - VALIDATION_SHARE, 1)
     return {"train": rest, "validation": carved, "test": test}
 
 
-def _part(rows: Rows, low: float, high: float) -> Rows:
-    return [row for row in rows if low <= share_of(text_key(row[0])) < high]
+def _part(task: TaskFamily, rows: Rows, low: float, high: float) -> Rows:
+    return [row for row in rows if low <= share_of(task.split_key(*row)) < high]
 
 
 def _read(task: TaskFamily, folder: Path, key: str) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from pewb.tasks.completions import Completions
-from pewb.tasks.family import ModelHead
+from pewb.tasks.model_heads import SEQ2SEQ_LM, ModelHead
 
 
 class Seq2Seq(Completions):
@@ -13,7 +13,6 @@ class Seq2Seq(Completions):
 
     kind: Literal["seq2seq"] = "seq2seq"
     prompt: str | int = "prompt"
-    """The column with the source."""
+    """The column with the source, or a text with columns in braces."""
 
-    model_head: ClassVar[ModelHead] = "seq2seq_lm"
-    peft_task_type: ClassVar[str] = "SEQ_2_SEQ_LM"
+    model_head: ClassVar[ModelHead] = SEQ2SEQ_LM

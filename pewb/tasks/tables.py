@@ -1,18 +1,19 @@
-"""Tables in files: CSV, TSV, JSON Lines and Parquet, with or without a header line."""
+"""Tables in files: CSV, TSV, JSON Lines, Parquet and CoNLL columns, with or without a header line."""
 
 from __future__ import annotations
 
 import csv
+import json
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pewb.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import pandas
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "conll", "squad"]
 
 _FORMATS: dict[str, Format] = {
     ".csv": "csv",
@@ -22,7 +23,12 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".parquet": "parquet",
+    ".conll": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
 }
+_SQUAD_BEGINS_WITHIN = 10_000
+"""Characters in which a file of SQuAD's form names its first paragraphs."""
 
 
 def files_of(folder: Path, pattern: str, key: str) -> list[Path]:
@@ -70,7 +76,7 @@ def _read_file(path: Path, format: Format | None, header: bool) -> pandas.DataFr
     kind = format or _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise InputError(
-            f"{path}: '{path.suffix}' is not a table pewb reads; use .csv, .tsv, .jsonl or .parquet, or set task.format"
+            f"{path}: '{path.suffix}' is not a table pewb reads; use .csv, .tsv, .jsonl, .parquet or .conll, or set task.format"
         )
     if not path.stat().st_size:
         raise InputError(f"{path} is empty; name a file with examples")
@@ -79,6 +85,10 @@ def _read_file(path: Path, format: Format | None, header: bool) -> pandas.DataFr
             return pandas.read_parquet(path)
         if kind == "jsonl":
             return _read_json(path)
+        if kind == "conll":
+            return _read_conll(path)
+        if kind == "squad":
+            return _read_squad(path)
         return _read_lines(path, kind, header)
     except UnicodeDecodeError as error:
         raise InputError(
@@ -94,11 +104,58 @@ def _read_file(path: Path, format: Format | None, header: bool) -> pandas.DataFr
 def _read_json(path: Path) -> pandas.DataFrame:
     import pandas
 
-    is_array = path.read_text(encoding="utf-8-sig")[:64].lstrip().startswith("[")
+    content = path.read_text(encoding="utf-8-sig")
+    if content.lstrip().startswith("{") and '"paragraphs"' in content[:_SQUAD_BEGINS_WITHIN]:
+        return _read_squad(path)
+    is_array = content[:64].lstrip().startswith("[")
     table = pandas.read_json(path, lines=not is_array, dtype=False, convert_axes=False, encoding="utf-8-sig")
     if not all(isinstance(name, str) for name in table.columns):
         raise ValueError("its rows are no objects with named fields")
     return table
+
+
+def _read_conll(path: Path) -> pandas.DataFrame:
+    """Return one row for each sentence, whose columns, numbered from 0, hold the lists of what stands in the file's columns.
+
+    Lines are separated by white space; an empty line, or one that begins a document, ends a sentence.
+    """
+    import pandas
+
+    sentences: list[list[list[str]]] = [[]]
+    width = 0
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        fields = line.split()
+        if not fields or fields[0] == "-DOCSTART-":
+            sentences.append([])
+            continue
+        width = width or len(fields)
+        if len(fields) != width:
+            raise ValueError(f"line {number} has {len(fields)} columns, and the first has {width}")
+        sentences[-1].append(fields)
+    rows = [list(map(list, zip(*sentence, strict=True))) for sentence in sentences if sentence]
+    return pandas.DataFrame(rows, columns=range(width))
+
+
+def _read_squad(path: Path) -> pandas.DataFrame:
+    """Return one row for each question of a file in SQuAD's form (1.1 or 2.0), with the columns of its flat form."""
+    import pandas
+
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    try:
+        rows = [
+            (question["question"], paragraph["context"], _flat_answers(question))
+            for article in content["data"]
+            for paragraph in article["paragraphs"]
+            for question in paragraph["qas"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it is not of SQuAD's form: {error} is missing") from None
+    return pandas.DataFrame(rows, columns=["question", "context", "answers"])
+
+
+def _flat_answers(question: dict[str, Any]) -> dict[str, list[Any]]:
+    answers = [] if question.get("is_impossible") else question["answers"]
+    return {key: [answer[key] for answer in answers] for key in ("text", "answer_start")}
 
 
 def _read_lines(path: Path, kind: Format, header: bool) -> pandas.DataFrame:

@@ -1,22 +1,29 @@
-"""Text classification: one sentence or a pair, two or more classes."""
+"""Text classification: one text or a pair, and one class of several, or any number of them."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pewb.errors import InputError, nearest
+from pewb.errors import InputError
+from pewb.tasks.augment import altered_text
+from pewb.tasks.classes import missing_classes, numbered_classes
 from pewb.tasks.examples import Examples, Split, shared_texts
-from pewb.tasks.family import ModelHead, Rows, TaskFamily
+from pewb.tasks.family import WRITTEN_TEXTS, Rows, TaskFamily
+from pewb.tasks.model_heads import SEQUENCE_CLASSIFICATION, ModelHead
 from pewb.tasks.tables import column, filled
 
 if TYPE_CHECKING:
+    import random
+
     import pandas
+
+    from pewb.tasks.augment import Alteration
 
 
 class Binarize(BaseModel):
@@ -33,27 +40,38 @@ class TextClassification(TaskFamily):
     kind: Literal["text_classification"] = "text_classification"
     text: str | int | list[str | int] = "text"
     """The column with the text, or two columns for pairs."""
-    label: str | int = "label"
+    label: str | int | Annotated[list[str | int], Field(min_length=2)] = "label"
+    """The column with the class; or, where a text may have several, a column of 0 and 1 for each class."""
     labels: list[str] | None = Field(default=None, min_length=2)
     """Names of the classes; for labels that are numbers, in the order 0, 1, …"""
+    multi_label: bool | None = None
+    """A text may have several of the classes, or none: `label` holds lists, or names with `separator` between them."""
+    separator: str | None = Field(default=None, min_length=1)
+    """What stands between the names of several classes; left out: a comma."""
     binarize: Binarize | None = None
 
-    main_metric: ClassVar[str] = "accuracy"
-    greater_is_better: ClassVar[bool] = True
-    model_head: ClassVar[ModelHead] = "sequence_classification"
-    peft_task_type: ClassVar[str] = "SEQ_CLS"
+    model_head: ClassVar[ModelHead] = SEQUENCE_CLASSIFICATION
     references: ClassVar[tuple[str, ...]] = ("majority_class", "tf_idf_logistic_regression")
 
     @model_validator(mode="after")
     def _columns_and_classes_make_sense(self) -> TextClassification:
         if not 1 <= len(self.text_columns) <= 2:
             raise ValueError(f"text names {len(self.text_columns)} columns; give one, or two for pairs")
-        if self.label in self.text_columns:
-            raise ValueError(f"text and label are the same column, '{self.label}'")
+        if both := [name for name in self._label_columns if name in self.text_columns]:
+            raise ValueError(f"text and label are the same column, '{both[0]}'")
         if self.labels and len(set(self.labels)) < len(self.labels):
             raise ValueError("labels names a class twice")
         if self.binarize and self.labels and len(self.labels) != 2:
             raise ValueError(f"binarize makes two classes, but labels names {len(self.labels)}")
+        if isinstance(self.label, list):
+            if self.multi_label is False or self.separator:
+                raise ValueError("label names a column for each class, so a text may have several; leave the rest out")
+            if self.labels and len(self.labels) != len(self.label):
+                raise ValueError(f"label names {len(self.label)} columns, and labels {len(self.labels)} classes")
+        if self.separator and not self.multi_label:
+            raise ValueError("separator stands between several classes of a text: set multi_label = true")
+        if self.binarize and self.has_sets:
+            raise ValueError("binarize makes one class of a rating; leave it or multi_label out")
         return self
 
     @property
@@ -61,29 +79,113 @@ class TextClassification(TaskFamily):
         """The one or two columns with text."""
         return self.text if isinstance(self.text, list) else [self.text]
 
+    @property
+    def _label_columns(self) -> list[str | int]:
+        return self.label if isinstance(self.label, list) else [self.label]
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether a text may have several classes, or none."""
+        return bool(self.multi_label) or isinstance(self.label, list)
+
+    @property
+    def form(self) -> str:
+        """One class, or any number of them."""
+        return "multi_label" if self.has_sets else "text_classification"
+
+    @property
+    def main_metric(self) -> str:
+        """Accuracy; of sets of classes F1 over all of them (micro)."""
+        return "f1_micro" if self.has_sets else "accuracy"
+
+    def assumed_labels(self) -> Sequence[str] | None:
+        """Return the classes, if the keys name them."""
+        return self.labels or ([str(name) for name in self.label] if isinstance(self.label, list) else None)
+
     def rows(self, table: pandas.DataFrame, path: str) -> Rows:
-        """Return the (texts, label) rows of a table, rated texts turned into classes."""
+        """Return the (texts, label) rows of a table, rated texts turned into classes, several classes into tuples."""
         texts = [filled(column(table, name, "text", path), "text", path) for name in self.text_columns]
-        labels = filled(column(table, self.label, "label", path), "label", path)
-        if self.binarize:
-            texts, labels = _binarized(self.binarize, texts, labels, path)
+        if self.has_sets:
+            labels: list[Any] = self._sets(table, path)
+        else:
+            values = filled(column(table, self.label, "label", path), "label", path)  # type: ignore[arg-type]
+            if self.binarize:
+                texts, values = _binarized(self.binarize, texts, values, path)
+            labels = _label_names(values, path)
         rows = zip(*(series.astype(str) for series in texts), strict=True)
-        return list(zip(rows, _label_names(labels, path), strict=True))
+        return list(zip(rows, labels, strict=True))
+
+    def _sets(self, table: pandas.DataFrame, path: str) -> list[tuple[str, ...]]:
+        """Return the classes of each row."""
+        columns = [column(table, name, "label", path) for name in self._label_columns]
+        if len(columns) == 1:
+            return [_names_in(value, self.separator or ",") for value in columns[0]]
+        names = self.labels or [str(name) for name in self._label_columns]
+        told = [_label_names(filled(one, "label", path), path) for one in columns]
+        if odd := next((value for values in told for value in values if value not in ("0", "1")), None):
+            raise InputError(
+                f"task.label: {path} has the value '{odd}' in a column of a class; each must be 0 or 1, or name one"
+                " column and set multi_label = true"
+            )
+        return [
+            tuple(name for name, one in zip(names, row, strict=True) if one == "1") for row in zip(*told, strict=True)
+        ]
 
     def examples(self, splits: Mapping[str, Rows], limits: Mapping[str, int | None]) -> Classified:
-        """Return the examples with numbered classes, of which training must have two."""
-        names, index = _classes(self, splits)
-        parts = {
-            name: Split([texts for texts, _ in rows], [index[label] for _, label in rows]).limited(limits.get(name))
+        """Return the examples with numbered classes (of sets, with a 0 or 1 for each), of which training must have two."""
+        seen = {
+            name: {one for _, label in rows for one in (label if self.has_sets else (label,))}
             for name, rows in splits.items()
         }
-        if len(set(parts["train"].labels)) < 2:
-            only = names[parts["train"].labels[0]]
+        told = ", ".join(map(str, self._label_columns))
+        given = self.labels if not isinstance(self.label, list) else self.labels or [str(name) for name in self.label]
+        names, index = numbered_classes(seen, given, len(splits["train"]), "label", told)
+        parts = {
+            name: Split([texts for texts, _ in rows], [self._number(label, index) for _, label in rows]).limited(
+                limits.get(name), self._stratum
+            )
+            for name, rows in splits.items()
+        }
+        used = {name: _counted(split.labels) for name, split in parts.items()}
+        if len(used["train"]) < 2:
+            only = names[next(iter(used["train"]), 0)]
             raise InputError(
                 f"task.label: every one of the {len(parts['train'])} training examples has the label '{only}';"
                 " classification needs at least two classes: give more examples, or raise limit.train if it is set"
             )
-        return Classified(names, **parts, warnings=_warnings(parts, names))
+        warnings = shared_texts(parts["train"], parts["test"]) + missing_classes(parts, names, used)
+        return Classified(names, **parts, warnings=warnings)
+
+    def _number(self, label: Any, index: Mapping[str, int]) -> int | list[int]:
+        if not self.has_sets:
+            return index[label]
+        chosen = {index[one] for one in label}
+        return [int(number in chosen) for number in range(len(index))]
+
+    @staticmethod
+    def _stratum(label: Any) -> Any:
+        return tuple(label) if isinstance(label, list) else label
+
+    def altered(
+        self, texts: tuple[str, ...], label: Any, names: Sequence[str], alteration: Alteration, generator: random.Random
+    ) -> tuple[tuple[str, ...], Any]:
+        """Return altered texts; the label stays."""
+        return tuple(altered_text(text, alteration, generator) for text in texts), label
+
+    def written(self, texts: tuple[str, ...], label: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Return the texts and the class, or the list of classes."""
+        return dict(zip(WRITTEN_TEXTS, texts, strict=False)) | {"label": self._told(label, names)}
+
+    def written_keys(self, num_texts: int, names: Sequence[str]) -> dict[str, Any]:
+        """Return the columns and the classes."""
+        text: Any = list(WRITTEN_TEXTS) if num_texts == 2 else WRITTEN_TEXTS[0]
+        return {"kind": self.kind, "text": text, "labels": list(names)} | (
+            {"multi_label": True} if self.has_sets else {}
+        )
+
+    @staticmethod
+    def _told(label: Any, names: Sequence[str]) -> Any:
+        return names[label] if isinstance(label, int) else [name for name, one in zip(names, label, strict=True) if one]
 
     def why_empty(self, key: str, name: str) -> str:
         """Return why a split is empty: `binarize` may leave nothing of it."""
@@ -98,12 +200,36 @@ class Classified(Examples):
 
     def facts(self) -> dict[str, Any]:
         """Return what a record keeps of the data, the classes among it."""
-        labels = [self.labels[label] for label in self.test.labels]
+        labels = [self._named(label) for label in self.test.labels]
         return super().facts() | {
             "labels": self.labels,
-            "majority_share": max(Counter(self.test.labels).values()) / len(self.test),
+            "majority_share": max(_counted(self.test.labels).values(), default=0) / len(self.test),
             "test_digest": self._digest([self.test.texts, labels]),
         }
+
+    def _named(self, label: int | list[int]) -> Any:
+        if isinstance(label, int):
+            return self.labels[label]
+        return [name for name, one in zip(self.labels, label, strict=True) if one]
+
+
+def _counted(labels: Sequence[Any]) -> Counter[int]:
+    """Return how many examples have each class."""
+    if labels and isinstance(labels[0], list):
+        return Counter(number for label in labels for number, one in enumerate(label) if one)
+    return Counter(labels)
+
+
+def _names_in(value: Any, separator: str) -> tuple[str, ...]:
+    """Return the classes that a cell names: a list, or text; an empty one names none."""
+    import pandas
+    from pandas.api.types import is_list_like
+
+    if is_list_like(value):
+        return tuple(dict.fromkeys(str(one).strip() for one in value))
+    if pandas.isna(value):
+        return ()
+    return tuple(dict.fromkeys(part.strip() for part in str(value).split(separator) if part.strip()))
 
 
 def _binarized(
@@ -146,46 +272,3 @@ def _label_names(labels: pandas.Series, path: str) -> list[str]:
 def _whole(label: Any) -> str:
     """Return a whole number as text, "1.0" as "1"; "01" stays as it is, for it may be another class than "1"."""
     return re.sub(r"\.0*$", "", label.strip()) if isinstance(label, str) else str(int(label))
-
-
-def _classes(task: TextClassification, splits: Mapping[str, Rows]) -> tuple[list[str], dict[str, int]]:
-    """Return the classes' names, and from a label as it is in the files to its class's number."""
-    seen = {name: {label for _, label in rows} for name, rows in splits.items()}
-    for name, labels in seen.items():
-        if labels == {"-1"}:
-            raise InputError(
-                f"task.{name}: every {name} label is -1, so they are hidden (as GLUE's test labels are);"
-                " name a file with labels, such as the validation file"
-            )
-    names = task.labels or sorted(seen["train"], key=_numbers_first)
-    if len(names) > max(20, len(splits["train"]) // 4):
-        raise InputError(
-            f"task.label: '{task.label}' has {len(names)} different values in {len(splits['train'])} examples;"
-            " it does not look like a label: name another column"
-        )
-    numbers = [str(number) for number in range(len(names))]
-    numbered = task.labels and not seen["train"] <= set(names) and seen["train"] <= set(numbers)
-    index = {name: number for number, name in enumerate(numbers if numbered else names)}
-    for name, labels in seen.items():
-        if unknown := sorted(labels - set(index)):
-            where = "task.labels" if task.labels else "the training examples"
-            raise InputError(
-                f"task.label: the {name} split has the label '{unknown[0]}', which {where} do not have"
-                f"{nearest(unknown[0], list(index))}; they have {', '.join(list(index)[:12])}"
-            )
-    return list(names), index
-
-
-def _numbers_first(label: str) -> tuple[bool, int, str]:
-    is_number = label.lstrip("-").isdecimal()
-    return (not is_number, int(label) if is_number else 0, label)
-
-
-def _warnings(splits: dict[str, Split], names: list[str]) -> list[str]:
-    """Return what a user should know of the data before believing a result."""
-    told = shared_texts(splits["train"], splits["test"])
-    for split, told_as in (("train", "training"), ("test", "test")):
-        missing = [name for number, name in enumerate(names) if number not in set(splits[split].labels)]
-        if missing:
-            told.append(f"the {told_as} split has no example of {', '.join(missing)}")
-    return told

@@ -12,14 +12,14 @@ import torch
 
 from pewb.batching import Collated, longest_first, shuffled_batches
 from pewb.errors import OutOfMemoryError
+from pewb.heads import Head, head_of
 from pewb.measurement.flops import FlopCounting, StepFlops
 from pewb.measurement.memory import PhaseMemory, is_out_of_memory, tensors_of
-from pewb.objective import objective_of
 from pewb.recipe import Training
 from pewb.record import Curves
 from pewb.reporting import Reporter
 from pewb.strategies import Strategy
-from pewb.tasks import TaskFamily, TextClassification
+from pewb.tasks import TextClassification
 from pewb.training.best import BestState
 from pewb.training.optimizers import make_optimizer, make_schedule
 from pewb.training.step import Stepper
@@ -90,7 +90,7 @@ def train(
     memory: PhaseMemory,
     reporter: Reporter,
     trained: Trained,
-    family: type[TaskFamily] = TextClassification,
+    head: Head | None = None,
 ) -> None:
     """Train `model` in place, telling `trained` and `reporter` as it goes.
 
@@ -105,7 +105,7 @@ def train(
         memory: measures the training's peak.
         reporter: told of every step.
         trained: filled with curves, counts and times.
-        family: of the task; it says what the loss is, and which validations are better.
+        head: of the task; it says what the loss is, and which validations are better. Left out: that of a classification.
 
     Raises:
         OutOfMemoryError: one example at a time does not fit.
@@ -120,11 +120,9 @@ def train(
         accelerator.scaler is not None
     ):  # accelerate's own step looks for packages every time, and is of use for fp16 alone
         optimizer = accelerator.prepare_optimizer(optimizer)
-    objective = objective_of(family, training.label_smoothing)
-    stepper = Stepper(
-        model, strategy, batches, objective, optimizer, accelerator, training, training.asked_micro_batch_size
-    )
-    best = BestState(training.patience, family.greater_is_better) if training.patience else None
+    head = head or head_of(TextClassification(), training=training)
+    stepper = Stepper(model, strategy, batches, head, optimizer, accelerator, training, training.asked_micro_batch_size)
+    best = BestState(training.patience, head.task.greater_is_better) if training.patience else None
     parts = training.evaluations_per_epoch
     evaluated_after = {round(steps_per_epoch * part / parts) for part in range(1, parts + 1)} - {0}
     order = torch.Generator().manual_seed(seed)

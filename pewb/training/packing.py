@@ -11,14 +11,14 @@ import torch
 
 from pewb.batching import Collated, packed_rows
 from pewb.errors import RefusedError
-from pewb.objective import Objective
+from pewb.heads import Head
 
 _EXAMPLES = 4
 
 
 @torch.no_grad()
 def check_packing(
-    model: Any, batches: Collated, objective: Objective, autocast: Callable[[], AbstractContextManager[Any]]
+    model: Any, batches: Collated, head: Head, autocast: Callable[[], AbstractContextManager[Any]]
 ) -> None:
     """See that a few examples cost the same in one row as in rows of their own, to one percent in each row (bfloat16 rounds).
 
@@ -35,7 +35,7 @@ def check_packing(
     for source in (replace(batches, packing=False), batches):
         with autocast():
             try:
-                losses.append(objective.losses(model, *source(chosen), reduction="none").tolist())
+                losses.append(head.losses(model, *source(chosen), reduction="none").tolist())
             except (TypeError, ValueError, RuntimeError, IndexError):
                 losses.append([float("nan")] * len(chosen))  # it takes no positions, or wants a mask
     model.train(was_training)

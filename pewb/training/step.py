@@ -12,7 +12,7 @@ import torch
 
 from pewb.batching import Batches
 from pewb.errors import TrainingError
-from pewb.objective import Objective
+from pewb.heads import Head
 from pewb.recipe import Training
 from pewb.strategies import Strategy
 
@@ -24,7 +24,7 @@ class Stepper:
     model: Any
     strategy: Strategy
     batches: Batches
-    objective: Objective
+    head: Head
     optimizer: Any
     accelerator: Any
     training: Training
@@ -86,7 +86,7 @@ class Stepper:
         self.tokens += rows * width
         self.pairs += rows * width**2
         with self.accelerator.autocast():
-            return self.objective.losses(self.model, inputs, labels)
+            return self.head.losses(self.model, inputs, labels)
 
     def halve(self) -> bool:
         """Halve the micro-batch after running out of memory; False if one example at a time was too much."""

@@ -5,10 +5,12 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, Gemma2Config
 
+from pewb.batching import IGNORED
+from pewb.heads.causal_lm import NextTokens
 from pewb.kernels import token_loss
 from pewb.kernels.token_loss import summed_token_loss, token_losses
 from pewb.measurement.memory import LiveTensors
-from pewb.objective import IGNORED, NextTokens
+from pewb.tasks import CausalLm
 
 ROWS, HIDDEN, VOCABULARY = 400, 16, 700
 
@@ -76,6 +78,6 @@ def test_a_model_that_does_more_to_its_logits_is_asked_for_them():
     labels[0, :5] = IGNORED
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     for _ in range(2):
-        loss = NextTokens().losses(model, inputs, labels)
+        loss = NextTokens(CausalLm()).losses(model, inputs, labels)
         expected = model(**inputs, labels=labels).loss * (labels[:, 1:] != IGNORED).sum()
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

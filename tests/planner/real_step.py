@@ -13,11 +13,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BertConfig
 
 from pewb import assembly
 from pewb.device import choose_precision
+from pewb.heads import head_of
 from pewb.measurement.memory import LiveTensors, tensors_of
-from pewb.objective import objective_of
 from pewb.planner.simulation import Question
 from pewb.planner.target import Target
 from pewb.prefix.frozen import Prefix
+from pewb.tasks.model_heads import SEQUENCE_CLASSIFICATION
 from pewb.training.optimizers import make_optimizer
 from pewb.training.step import Stepper
 from tests.tiny_backbones import tokenizer_for
@@ -70,7 +71,7 @@ class RealBatches:
                 inputs = {name: one[:, :1].clone() for name, one in inputs.items()}
             shape = (*inputs["input_ids"].shape, self.prefix.hidden_size)
             inputs["prefix_states"] = torch.zeros(shape, dtype=self.prefix.dtype)
-        if self.question.family.model_head == "sequence_classification":
+        if self.question.task.model_head is SEQUENCE_CLASSIFICATION:
             return inputs, torch.zeros(len(indices), dtype=torch.long)
         return inputs, ids.clone()
 
@@ -136,7 +137,7 @@ def stepper_of(question: Question, folder: Path, micro_batch_size: int) -> Stepp
         training,
         computing,
         seed=0,
-        family=question.family,
+        task=question.task,
     )
     accelerator = Accelerator(mixed_precision=computing.autocast, cpu=True)
     assembly.insert(assembled, training.gradient_checkpointing, 0, accelerator.autocast)
@@ -149,7 +150,7 @@ def stepper_of(question: Question, folder: Path, micro_batch_size: int) -> Stepp
         model,
         question.strategy,
         RealBatches(question, prefix),
-        objective_of(question.family, training.label_smoothing),
+        head_of(question.task, question.labels, training),
         accelerator.prepare_optimizer(make_optimizer(model, training)),
         accelerator,
         training,

@@ -38,7 +38,7 @@ def question(architecture, strategy="lora", quantization="none", **training):
     return Question(
         architecture,
         CONFIGURATIONS[architecture]().to_dict(),
-        TASKS[family],
+        TASKS[family](),
         labels,
         strategies()[strategy](),
         Quantization(kind=quantization, double=quantization == "nf4"),

@@ -88,7 +88,7 @@ def test_counts_are_equal_and_the_peak_is_within_a_percent(folder, peft_type):
     phase, _ = virtual.train(8)
     parameters = virtual.parameters
     model = stepper_of(question, folder, 8).model
-    assert parameters == count_parameters(model, read_blueprint(folder, question.labels, None, question.family).anatomy)
+    assert parameters == count_parameters(model, read_blueprint(folder, question.labels, None, question.task).anatomy)
     assert [phase.allocated_bytes] * 2 == pytest.approx(measure(question, folder, 8), rel=0.01)
 
 

@@ -17,11 +17,12 @@ from transformers import (
 )
 
 from pewb import assembly
-from pewb.batching import Collated, encode
+from pewb.batching import Collated
 from pewb.device import Computing
 from pewb.errors import OutOfMemoryError
-from pewb.evaluation.predictions import predict
+from pewb.heads import head_of
 from pewb.measurement.memory import PhaseMemory
+from pewb.prediction import predict
 from pewb.prefix import store
 from pewb.prefix.frozen import find_prefix
 from pewb.prefix.store import NotCachedError, PrefixCache
@@ -36,6 +37,7 @@ from pewb.strategies.prompt_tuning import PromptTuning
 from pewb.strategies.top_layers import TopLayers
 from pewb.tasks import CausalLm, Split
 from pewb.training.loop import Trained, train
+from tests.encoding import encode, encode_split
 from tests.tiny_backbones import tokenizer_for
 from tests.training.test_parity import CLASSES, CPU, LABELS, TEXTS
 
@@ -118,11 +120,9 @@ def test_a_language_models_trajectory(architecture, tiny_language_model, tmp_pat
         training = TRAINING.model_copy(update={"dropout": 0.0})
         folder = tiny_language_model(architecture)
         made = assembly.load(
-            "tiny", folder, [], TopLayers(num_layers=1), Quantization(), training, computing, 0, CausalLm
+            "tiny", folder, [], TopLayers(num_layers=1), Quantization(), training, computing, 0, CausalLm()
         )
         assembly.insert(made, False, 0)
-        from pewb.batching import encode_split
-
         data = encode_split(CausalLm, made.tokenizer, Split(TEXTS, []), 16)
         batches = Collated(made.tokenizer, data, CPU)
         source = cached(made, batches, tmp_path) if use_cache else batches
@@ -138,7 +138,7 @@ def test_a_language_models_trajectory(architecture, tiny_language_model, tmp_pat
             PhaseMemory(CPU),
             Silent(),
             told,
-            CausalLm,
+            head_of(CausalLm()),
         )
         outcomes.append([loss for _, loss in told.loss])
     assert outcomes[1] == pytest.approx(outcomes[0], rel=1e-4)

@@ -7,7 +7,7 @@ from datasets import Dataset
 from pewb.batching import Collated, Encoded
 from pewb.device import choose_device
 from pewb.errors import OutOfMemoryError, TrainingError
-from pewb.evaluation.predictions import predict
+from pewb.prediction import predict
 from pewb.recipe import DeviceSection
 from pewb.record import Record
 from pewb.reporting import Silent

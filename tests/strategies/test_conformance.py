@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from pewb import assembly
-from pewb.batching import Collated, encode
+from pewb.batching import Collated
 from pewb.device import Computing
 from pewb.errors import RefusedError
 from pewb.listings import FAMILIES, STORAGES, Combination, Method, listing, matrix, methods
@@ -22,6 +22,7 @@ from pewb.reporting import Silent
 from pewb.strategies import strategies
 from pewb.training.loop import Trained, train
 from tests.conftest import SENTENCES
+from tests.encoding import encode
 from tests.tiny_backbones import CONFIGURATIONS
 
 LABELS = ["negative", "positive"]

@@ -20,7 +20,7 @@ from peft.optimizers import create_loraplus_optimizer
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
 
 from pewb import assembly
-from pewb.batching import Collated, encode
+from pewb.batching import Collated
 from pewb.device import Computing
 from pewb.measurement.memory import PhaseMemory
 from pewb.recipe import Quantization, Training
@@ -28,6 +28,7 @@ from pewb.reporting import Silent
 from pewb.strategies import strategies
 from pewb.training.loop import Trained, train
 from tests.conftest import SENTENCES
+from tests.encoding import encode
 
 LABELS = ["negative", "positive"]
 CLASSES = [LABELS.index(label) for _, label in SENTENCES]

@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model
 from pydantic import ValidationError
 
 from pewb import assembly
-from pewb.batching import Collated, encode
+from pewb.batching import Collated
 from pewb.device import Computing
 from pewb.errors import InputError, RefusedError
 from pewb.measurement.memory import PhaseMemory
@@ -24,6 +24,7 @@ from pewb.strategies.peft_config import Peft
 from pewb.training.loop import Trained, train
 from pewb.training.optimizers import make_optimizer
 from tests.conftest import SENTENCES
+from tests.encoding import encode
 
 CPU = torch.device("cpu")
 LABELS = ["negative", "positive"]

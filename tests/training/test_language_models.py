@@ -9,13 +9,15 @@ from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from pewb import assembly
-from pewb.batching import Collated, encode_split
+from pewb.batching import IGNORED, Collated
 from pewb.device import Computing
 from pewb.errors import RefusedError
-from pewb.evaluation.predictions import predict
+from pewb.heads import head_of
+from pewb.heads.causal_lm import NextTokens
+from pewb.heads.seq2seq import TargetTokens
 from pewb.listings import methods
 from pewb.measurement.memory import PhaseMemory
-from pewb.objective import IGNORED, NextTokens, TargetTokens, objective_of
+from pewb.prediction import predict
 from pewb.recipe import Quantization, Training
 from pewb.reporting import Silent
 from pewb.strategies import strategies
@@ -28,6 +30,7 @@ from pewb.tasks import CausalLm, Seq2Seq, Split
 from pewb.training.loop import Trained, train
 from pewb.training.optimizers import make_optimizer
 from pewb.training.step import Stepper
+from tests.encoding import encode_split
 from tests.strategies.test_conformance import name_of
 from tests.tiny_backbones import VOCABULARY
 
@@ -49,7 +52,7 @@ END = 4
 def load(folder, strategy, architecture, training, quantization="none"):
     computing = Computing(CPU, "fp32", torch.float32)
     section = Quantization(kind=quantization)
-    made = assembly.load("tiny", folder, [], strategy, section, training, computing, 0, FAMILY[architecture])
+    made = assembly.load("tiny", folder, [], strategy, section, training, computing, 0, FAMILY[architecture]())
     return made, encode_split(FAMILY[architecture], made.tokenizer, Split(PAIRS), training.max_tokens)
 
 
@@ -67,7 +70,7 @@ def fit(made, data, training, family):
         PhaseMemory(CPU),
         Silent(),
         trained,
-        family,
+        head_of(family()),
     )
     return [loss for _, loss in trained.loss]
 
@@ -144,7 +147,7 @@ def test_splitting_a_batch_does_not_change_the_gradient(architecture, tiny_langu
             made.model,
             made.strategy,
             Collated(made.tokenizer, data, CPU),
-            objective_of(FAMILY[architecture]),
+            head_of(FAMILY[architecture]()),
             make_optimizer(made.model, training),
             Accelerator(cpu=True),
             training,
@@ -163,7 +166,7 @@ def test_evaluation_is_transformers_own_loss_of_each_example(architecture, tiny_
     made, data = load(folder, Full(), architecture, Training(learning_rate=1e-3, **PLAIN))
     family = FAMILY[architecture]
     found = predict(
-        made.model, Collated(made.tokenizer, data, CPU), 3, torch.no_grad, Silent(), "testing", family=family
+        made.model, Collated(made.tokenizer, data, CPU), 3, torch.no_grad, Silent(), "testing", head=head_of(family())
     )
     model = reference(folder, architecture).eval()
     batch = by_hand(architecture)
@@ -179,7 +182,7 @@ def test_evaluation_is_transformers_own_loss_of_each_example(architecture, tiny_
     assert metrics["loss"].value == pytest.approx(whole, rel=1e-5)
     assert metrics["perplexity"].value == pytest.approx(torch.tensor(whole).exp().item(), rel=1e-5)
     assert metrics["loss"].low < metrics["loss"].value < metrics["loss"].high
-    assert found.confusion([]) is None
+    assert found.confusion() is None
 
 
 class Says(torch.nn.Module):
@@ -203,31 +206,31 @@ class Says(torch.nn.Module):
 def test_label_smoothing_is_over_the_targets_alone():
     model, labels = Says(torch.randn(2, 3, 4)), torch.tensor([[1, 2, IGNORED], [IGNORED, 0, 4]])
     inputs = {"input_ids": labels}
-    smoothed = TargetTokens(label_smoothing=0.1).losses(model, inputs, labels)
+    smoothed = TargetTokens(Seq2Seq(), label_smoothing=0.1).losses(model, inputs, labels)
     kept, logits = labels != IGNORED, model().logits
     assert smoothed.item() == pytest.approx(
         torch.nn.functional.cross_entropy(logits[kept], labels[kept], reduction="sum", label_smoothing=0.1).item()
     )
-    each = TargetTokens().losses(model, inputs, labels, "none")
+    each = TargetTokens(Seq2Seq()).losses(model, inputs, labels, "none")
     assert each.shape == (2,)
-    assert each.sum().item() == pytest.approx(TargetTokens().losses(model, inputs, labels).item())
+    assert each.sum().item() == pytest.approx(TargetTokens(Seq2Seq()).losses(model, inputs, labels).item())
 
 
 def test_virtual_tokens_before_the_text_are_not_judged():
     states, labels = torch.randn(2, 4, 4), torch.tensor([[IGNORED, 2, 3, 1], [IGNORED, IGNORED, 4, IGNORED]])
     model = Says(states)
-    alone = NextTokens().losses(model, {}, labels)
+    alone = NextTokens(CausalLm()).losses(model, {}, labels)
     model.states = torch.cat([torch.randn(2, 3, 4), states], dim=1)
-    assert NextTokens().losses(model, {}, labels) == alone
+    assert NextTokens(CausalLm()).losses(model, {}, labels) == alone
 
 
 def test_a_batch_without_targets_costs_nothing():
     model, labels = Says(torch.randn(2, 3, 4, requires_grad=True)), torch.full((2, 3), IGNORED)
-    loss = NextTokens().losses(model, {}, labels)
+    loss = NextTokens(CausalLm()).losses(model, {}, labels)
     loss.backward()
     assert loss.item() == 0
     assert not model.head.weight.grad.any()
-    assert NextTokens().losses(model, {}, labels, "none").tolist() == [0, 0]
+    assert NextTokens(CausalLm()).losses(model, {}, labels, "none").tolist() == [0, 0]
 
 
 METHODS = methods()
@@ -277,7 +280,7 @@ def test_every_strategy_trains_or_says_why_not(architecture, method, tiny_langua
 
 def losses_of(made, data, family) -> torch.Tensor:
     return predict(
-        made.model, Collated(made.tokenizer, data, CPU), 4, torch.no_grad, Silent(), "testing", family=family
+        made.model, Collated(made.tokenizer, data, CPU), 4, torch.no_grad, Silent(), "testing", head=head_of(family())
     ).losses
 
 
@@ -348,7 +351,7 @@ def test_virtual_batches_go_through_the_same_step(tiny_language_model):
 
     optimizer = make_optimizer(made.model, training)
     stepper = Stepper(
-        made.model, made.strategy, Virtual(), objective_of(Seq2Seq), optimizer, Accelerator(cpu=True), training, 1
+        made.model, made.strategy, Virtual(), head_of(Seq2Seq()), optimizer, Accelerator(cpu=True), training, 1
     )
     assert stepper.step([0, 1]) > 0
     assert any(not torch.equal(one, before[name]) for name, one in made.model.state_dict().items())

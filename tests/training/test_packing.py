@@ -7,9 +7,9 @@ import torch
 from accelerate import Accelerator
 
 from pewb import assembly
-from pewb.batching import Collated, encode_split, packed_rows
+from pewb.batching import IGNORED, Collated, packed_rows
 from pewb.errors import RefusedError
-from pewb.objective import IGNORED, objective_of
+from pewb.heads import head_of
 from pewb.prefix.store import PrefixCache
 from pewb.recipe import Training, parse_recipe
 from pewb.reporting import Silent
@@ -19,6 +19,7 @@ from pewb.tasks import CausalLm, Split
 from pewb.training.optimizers import make_optimizer
 from pewb.training.packing import check_packing
 from pewb.training.step import Stepper
+from tests.encoding import encode_split
 from tests.training.test_language_models import CPU, PLAIN, load
 
 TRAINING = Training(batch_size=4, learning_rate=1e-3, max_grad_norm=1e9, **PLAIN)
@@ -35,7 +36,7 @@ def gradients(made, batches):
         made.model,
         made.strategy,
         batches,
-        objective_of(CausalLm),
+        head_of(CausalLm()),
         make_optimizer(made.model, TRAINING),
         Accelerator(cpu=True),
         TRAINING,
@@ -84,7 +85,7 @@ def test_rows_are_no_longer_than_the_longest_and_hold_everyone_once():
 def test_a_model_that_can_not_be_given_packed_rows_is_refused(tiny_language_model):
     made, batches = packed(tiny_language_model("llama"), "llama", Full())
     autocast = Accelerator(cpu=True).autocast
-    check_packing(made.model, batches, objective_of(CausalLm), autocast)
+    check_packing(made.model, batches, head_of(CausalLm()), autocast)
     forward = made.model.forward
     made.model.forward = lambda position_ids=None, **inputs: forward(
         **inputs
@@ -93,7 +94,7 @@ def test_a_model_that_can_not_be_given_packed_rows_is_refused(tiny_language_mode
         for parameter in made.model.parameters():
             parameter *= 10  # what it says depends on what it sees
     with pytest.raises(RefusedError, match=r"training.packing: .* leave packing out"):
-        check_packing(made.model, batches, objective_of(CausalLm), autocast)
+        check_packing(made.model, batches, head_of(CausalLm()), autocast)
 
 
 def test_one_long_example_does_not_hide_what_short_ones_see(tiny_language_model):
@@ -108,7 +109,7 @@ def test_one_long_example_does_not_hide_what_short_ones_see(tiny_language_model)
         for parameter in made.model.parameters():
             parameter *= 1.5
     with pytest.raises(RefusedError, match=r"training.packing"):
-        check_packing(made.model, batches, objective_of(CausalLm), Accelerator(cpu=True).autocast)
+        check_packing(made.model, batches, head_of(CausalLm()), Accelerator(cpu=True).autocast)
 
 
 def test_virtual_tokens_do_not_go_with_packed_rows():

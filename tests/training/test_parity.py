@@ -5,21 +5,22 @@ import torch
 from accelerate import Accelerator
 
 from pewb import assembly
-from pewb.batching import Collated, encode, longest_first, shuffled_batches
+from pewb.batching import Collated, longest_first, shuffled_batches
 from pewb.device import Computing
 from pewb.errors import OutOfMemoryError, TrainingError
+from pewb.heads import head_of
 from pewb.measurement.memory import PhaseMemory
-from pewb.objective import Classes
 from pewb.recipe import Quantization, Training
 from pewb.reporting import Silent
 from pewb.strategies.full import Full
 from pewb.strategies.lora import Lora
-from pewb.tasks import Split
+from pewb.tasks import Split, TextClassification
 from pewb.training.best import BestState
 from pewb.training.loop import Trained, train
 from pewb.training.optimizers import make_optimizer, make_schedule
 from pewb.training.step import Stepper
 from tests.conftest import SENTENCES
+from tests.encoding import encode
 from tests.reference_trainer import tuned
 
 CPU = torch.device("cpu")
@@ -112,7 +113,7 @@ def test_splitting_a_batch_does_not_change_the_gradient(tiny_backbone):
             made.model,
             made.strategy,
             Collated(made.tokenizer, data, CPU),
-            Classes(),
+            head_of(TextClassification()),
             optimizer,
             Accelerator(cpu=True),
             training,

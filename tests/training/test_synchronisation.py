@@ -8,9 +8,9 @@ from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pewb import assembly
-from pewb.batching import Collated, encode, encode_split
+from pewb.batching import Collated
 from pewb.device import Computing
-from pewb.objective import objective_of
+from pewb.heads import head_of
 from pewb.prefix.store import PrefixCache
 from pewb.recipe import Quantization, Training
 from pewb.reporting import Silent
@@ -20,6 +20,7 @@ from pewb.strategies.top_layers import TopLayers
 from pewb.tasks import CausalLm, Split, TextClassification
 from pewb.training.optimizers import make_optimizer
 from pewb.training.step import Stepper
+from tests.encoding import encode, encode_split
 from tests.training.test_language_models import PAIRS
 from tests.training.test_parity import CLASSES, CPU, LABELS, TEXTS
 
@@ -95,7 +96,7 @@ def test_a_step_waits_for_nothing(architecture, strategy, tiny_backbone, tiny_la
     folder = tiny_backbone(architecture) if family is TextClassification else tiny_language_model(architecture)
     labels = LABELS if family is TextClassification else []
     computing = Computing(CPU, "fp32", torch.float32)
-    made = assembly.load("tiny", folder, labels, strategy, Quantization(), training, computing, 0, family)
+    made = assembly.load("tiny", folder, labels, strategy, Quantization(), training, computing, 0, family())
     assembly.insert(made, False, 0)
     if family is TextClassification:
         data = encode(made.tokenizer, TEXTS, CLASSES, 16)
@@ -111,7 +112,7 @@ def test_a_step_waits_for_nothing(architecture, strategy, tiny_backbone, tiny_la
     given = type("Given", (), {"weight": lambda *_: 6, "__call__": lambda *_: (dict(inputs), told)})()
     optimizer = make_optimizer(made.model, training)
     made.model.train()
-    stepper = Stepper(made.model, strategy, given, objective_of(family), optimizer, accelerator, training, len(data))
+    stepper = Stepper(made.model, strategy, given, head_of(family()), optimizer, accelerator, training, len(data))
     waits = Waits([told] if family is CausalLm else [])
     for name in READERS:
         monkeypatch.setattr(torch.Tensor, name, waits.reader(name))

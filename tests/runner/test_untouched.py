@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from pewb import assembly
-from pewb.batching import Collated, encode
+from pewb.batching import Collated
 from pewb.device import Computing
-from pewb.evaluation.predictions import predict
-from pewb.evaluation.untouched import untouched_metrics
+from pewb.prediction import predict
 from pewb.recipe import Quantization, Training
 from pewb.reporting import Silent
+from pewb.runner.untouched import untouched_metrics
 from pewb.strategies.bitfit import BitFit
 from pewb.strategies.lora import Lora
+from tests.encoding import encode
 from tests.training.test_parity import CLASSES, CPU, LABELS, TEXTS
 
 FP32 = ["fp32", "no", "none", 4]

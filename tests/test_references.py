@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pewb.evaluation.references import REFERENCES
-from pewb.tasks import Examples, Split
+from pewb.references import REFERENCES
+from pewb.tasks import Examples, Split, TextClassification
 from tests.conftest import SENTENCES
 
 LABELS = ["negative", "neither", "positive"]
@@ -19,23 +19,23 @@ def examples():
     return Examples(LABELS, _split(SENTENCES * 3 + SENTENCES[:1]), _split(SENTENCES), _split(SENTENCES), [])
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("name", TextClassification.references)
 def test_probabilities_are_of_every_class_even_one_without_training_examples(examples, name):
-    reference = REFERENCES[name](examples)
-    assert reference.probabilities.shape == (12, 3)
-    assert reference.probabilities.sum(1) == pytest.approx(np.ones(12))
-    assert (reference.probabilities[:, 1] == 0).all()
+    reference = REFERENCES[name](TextClassification(), examples)
+    assert reference.predictions.probabilities.shape == (12, 3)
+    assert reference.predictions.probabilities.sum(1) == pytest.approx(np.ones(12))
+    assert (reference.predictions.probabilities[:, 1] == 0).all()
 
 
 def test_the_majority_is_that_of_training(examples):
-    reference = REFERENCES["majority_class"](examples)
-    assert set(reference.probabilities.argmax(1)) == {2}
+    reference = REFERENCES["majority_class"](TextClassification(), examples)
+    assert reference.predictions.predicted == [2] * 12
     assert (reference.settings, reference.trials) == ("always 'positive'", [])
 
 
 def test_the_regression_learns_what_a_word_decides(examples):
-    reference = REFERENCES["tf_idf_logistic_regression"](examples)
-    assert reference.probabilities.argmax(1).tolist() == examples.test.labels
+    reference = REFERENCES["tf_idf_logistic_regression"](TextClassification(), examples)
+    assert reference.predictions.probabilities.argmax(1).tolist() == examples.test.labels
     assert len(reference.trials) == 5
     best = max(value for _, value in reference.trials)
     assert reference.chosen == next(values for values, value in reference.trials if value == best)
@@ -44,8 +44,10 @@ def test_the_regression_learns_what_a_word_decides(examples):
 
 def test_both_texts_of_a_pair_are_read():
     pairs = Split([("same", "good film"), ("same", "bad film")] * 6, [1, 0] * 6)
-    reference = REFERENCES["tf_idf_logistic_regression"](Examples(["no", "yes"], pairs, pairs, pairs, []))
-    assert reference.probabilities.argmax(1).tolist() == pairs.labels
+    reference = REFERENCES["tf_idf_logistic_regression"](
+        TextClassification(), Examples(["no", "yes"], pairs, pairs, pairs, [])
+    )
+    assert reference.predictions.probabilities.argmax(1).tolist() == pairs.labels
 
 
 @pytest.mark.assets
@@ -56,8 +58,7 @@ def test_references_on_real_sentences():
     spec = decode_task(tasks()["movie-snippets"].spec)
     examples = read_examples(spec, fetch("task", "movie-snippets").folder, {})
     reached = {
-        name: float((make(examples).probabilities.argmax(1) == np.array(examples.test.labels)).mean())
-        for name, make in REFERENCES.items()
+        name: REFERENCES[name](spec, examples).predictions.metrics()["accuracy"].value for name in spec.references
     }
     assert reached["majority_class"] == pytest.approx(0.4927, abs=1e-4)
     assert reached["tf_idf_logistic_regression"] == pytest.approx(0.8235, abs=0.01)

@@ -1,0 +1,51 @@
+"""Which examples make a batch, which share a row, and in which order batches come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+_BATCHES_SORTED_TOGETHER = 50
+"""Length is sorted within so many batches at a time, so that batches differ from epoch to epoch."""
+
+
+def packed_rows(lengths: Mapping[int, int]) -> list[list[int]]:
+    """Return which examples share a row no longer than the longest of them: the longest first, each in the first row with room."""
+    capacity = max(lengths.values())
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for example in sorted(lengths, key=lambda one: -lengths[one]):
+        place = next((number for number, left in enumerate(room) if left >= lengths[example]), None)
+        if place is None:
+            place = len(rows)
+            rows.append([])
+            room.append(capacity)
+        rows[place].append(example)
+        room[place] -= lengths[example]
+    return rows
+
+
+def shuffled_batches(
+    lengths: Sequence[int], batch_size: int, generator: torch.Generator, bucketing: bool
+) -> list[list[int]]:
+    """Return one epoch's batches of example numbers, in random order; with `bucketing`, of like length.
+
+    The order depends on `generator` alone, so that every strategy sees the same batches.
+    """
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    if bucketing:
+        span = batch_size * _BATCHES_SORTED_TOGETHER
+        parts = [order[start : start + span] for start in range(0, len(order), span)]
+        order = [index for part in parts for index in sorted(part, key=lambda index: -lengths[index])]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def longest_first(batches: list[list[int]], lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Move the `count` batches that hold the most padded tokens to the front, so that memory peaks at once."""
+    size = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
+    front = sorted(range(len(batches)), key=lambda number: -size[number])[:count]
+    return [batches[number] for number in front] + [
+        batch for number, batch in enumerate(batches) if number not in set(front)
+    ]

@@ -1,0 +1,165 @@
+"""Generation: the model goes on from each test example's prompt, and what it writes is held against what was wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pewb.batching import IGNORED, Encoded
+from pewb.errors import InputError, OutOfMemoryError
+from pewb.evaluation.tables import Table
+from pewb.evaluation.written import answer_in, written_metrics
+from pewb.heads import Predicted
+from pewb.measurement.memory import is_out_of_memory
+from pewb.recipe import Generation
+from pewb.record import Confusion, Metric
+from pewb.reporting import Reporter
+from pewb.tasks import TaskFamily
+from pewb.tasks.completions import Completions
+from pewb.tasks.model_heads import SEQ2SEQ_LM
+
+
+def check_generation(task: TaskFamily) -> None:
+    """See that there is something to be generated.
+
+    Raises:
+        InputError: there is not.
+    """
+    if reason := task.why_not_written():
+        raise InputError(f"generation: {reason}; leave [generation] out")
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    tokenizer: Any,
+    task: TaskFamily,
+    data: Encoded,
+    generation: Generation,
+    device: torch.device,
+    batch_size: int,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    reporter: Reporter,
+    stage: str,
+) -> list[str]:
+    """Return what `model` writes after each prompt, the longest prompts first, as many at once as fit.
+
+    A decoder's prompts are padded on the left, so that each goes on right after its end.
+
+    Raises:
+        OutOfMemoryError: one example at a time does not fit.
+    """
+    reads_source = task.model_head is SEQ2SEQ_LM
+    prompts = [list(ids) for ids in data.features["input_ids"]]
+    if not reads_source:
+        prompts = [_prompt(ids, labels) for ids, labels in zip(prompts, data.features["labels"], strict=True)]
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    was_training = model.training
+    model.eval()
+    torch.manual_seed(generation.seed)
+    texts = [""] * len(prompts)
+    num_done = 0
+    while num_done < len(order):
+        indices = order[num_done : num_done + batch_size]
+        ids, mask = _padded([prompts[index] for index in indices], tokenizer.pad_token_id, left=not reads_source)
+        try:
+            with autocast():
+                written = model.generate(
+                    input_ids=ids.to(device), attention_mask=mask.to(device), **_options(generation, tokenizer)
+                ).cpu()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(indices) == 1:
+                raise OutOfMemoryError(f"{stage}: one example at a time does not fit: {error}") from None
+            batch_size = (len(indices) + 1) // 2
+            continue
+        new = written if reads_source else written[:, ids.shape[1] :]
+        for index, text in zip(indices, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            texts[index] = text.strip()
+        num_done += len(indices)
+        reporter.progress(stage, num_done, len(order))
+    model.train(was_training)
+    return texts
+
+
+def _prompt(ids: Sequence[int], labels: Sequence[int]) -> list[int]:
+    """Return what stands before the last stretch of what is learned."""
+    end = len(labels)
+    while end and labels[end - 1] != IGNORED:
+        end -= 1
+    return list(ids[: end or 1])
+
+
+def _padded(rows: Sequence[Sequence[int]], padding: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return tokens and mask, (rows, longest)."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), padding)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for number, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[number, place] = torch.tensor(row)
+        mask[number, place] = 1
+    return ids, mask
+
+
+def _options(generation: Generation, tokenizer: Any) -> dict[str, Any]:
+    """Return transformers' names of the settings; what is not asked for is not taken from the backbone's files either."""
+    draws = generation.temperature is not None
+    options: dict[str, Any] = {
+        "max_new_tokens": generation.max_new_tokens,
+        "num_beams": generation.num_beams,
+        "do_sample": draws,
+        "repetition_penalty": generation.repetition_penalty or 1.0,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "use_cache": True,
+    }
+    if draws:
+        options |= {"temperature": generation.temperature, "top_p": generation.top_p or 1.0, "top_k": 0}
+    return options
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote for each example of a split, beside what else is known of it."""
+
+    losses: Predicted
+    texts: list[str]
+    wanted: list[str]
+    answer: str | None
+    """The pattern that finds the answer in a text."""
+    is_translated: bool
+
+    @classmethod
+    def of(cls, losses: Predicted, texts: list[str], task: TaskFamily, data: Encoded) -> Written:
+        """Hold `texts` against the examples of `data`."""
+        assert isinstance(task, Completions)
+        labels = data.split.labels or [None] * len(data.split)
+        wanted = [task.to_be_written(*one).strip() for one in zip(data.split.texts, labels, strict=True)]
+        return cls(losses, texts, wanted, task.answer, task.model_head is SEQ2SEQ_LM)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return loss and perplexity, and how well the texts agree."""
+        told = written_metrics(self.texts, self.wanted, self.answer, is_translated=self.is_translated)
+        return self.losses.metrics() | told
+
+    def confusion(self) -> Confusion | None:
+        """Return none: there are no classes."""
+        return None
+
+    def warnings(self) -> list[str]:
+        """Return a warning if texts are empty, or no answer is found in one."""
+        empty = sum(not answer_in(text, self.answer) for text in self.texts)
+        told = "have no answer in them" if self.answer else "are empty"
+        return self.losses.warnings() + ([f"{empty} of {len(self.texts)} written texts {told}"] if empty else [])
+
+    def table(self) -> Table:
+        """Return what is kept of each example, and both texts."""
+        kept = self.losses.table()
+        rows = [[*row, *pair] for row, *pair in zip(kept.rows, self.wanted, self.texts, strict=True)]
+        return Table([*kept.columns, "wanted", "written"], rows)

@@ -1,0 +1,84 @@
+"""Conversations: turns that follow each other, as lists of messages, or as one turn a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pewb.errors import InputError
+from pewb.tasks.tables import column, filled
+
+if TYPE_CHECKING:
+    import pandas
+
+    from pewb.tasks.family import Rows
+
+ASSISTANT = "assistant"
+"""The role whose turns are learned."""
+_ROLES = {"human": "user", "gpt": ASSISTANT, "prompter": "user", "model": ASSISTANT}
+"""What others call the roles."""
+
+
+def messages_of(table: pandas.DataFrame, name: str | int, path: str) -> Rows:
+    """Return the texts of each row's messages, and their roles.
+
+    Raises:
+        InputError: a row holds no list of messages, or nothing that an assistant says.
+    """
+    from pandas.api.types import is_list_like
+
+    rows: Rows = []
+    for number, value in enumerate(column(table, name, "messages", path), 1):
+        messages = list(value) if is_list_like(value) and not isinstance(value, Mapping) else []
+        turns = [_turn(one) for one in messages]
+        if not turns or None in turns:
+            raise InputError(
+                f"task.messages: {path} has no list of messages in row {number}; each is a table with role and content"
+            )
+        told = [turn for turn in turns if turn]
+        if ASSISTANT not in [role for role, _ in told[1:]]:
+            raise InputError(f"task.messages: {path} has no answer of an assistant in row {number}; remove the row")
+        rows.append((tuple(text for _, text in told), tuple(role for role, _ in told)))
+    return rows
+
+
+def _turn(message: Any) -> tuple[str, str] | None:
+    """Return a message's role and text."""
+    if not isinstance(message, Mapping):
+        return None
+    role = message.get("role", message.get("from"))
+    text = message.get("content", message.get("value"))
+    return (_ROLES.get(str(role), str(role)), str(text)) if role is not None and text is not None else None
+
+
+def following_turns(
+    table: pandas.DataFrame, turn: str | int, speaker: str | int, conversation: str | int, context: int, path: str
+) -> Rows:
+    """Return, for each turn but a conversation's first, what was said before it and who speaks now; and what is said.
+
+    The label is the conversation, which is divided as a whole.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    names = {"turn": turn, "speaker": speaker, "conversation": conversation}
+    columns = [column(table, name, key, path) for key, name in names.items()]
+    filled(columns[2], "conversation", path)
+    said: list[str] = []
+    rows: Rows = []
+    before = None
+    for text, who, where in zip(*columns, strict=True):
+        line, person = _in_one_line(text), _in_one_line(who)
+        if where != before:
+            said, before = [], where
+        if not line or not person:  # a stage direction, or a gap
+            continue
+        if said:
+            prompt = "\n".join([*said[-context:], f"{person}:"])
+            rows.append(((prompt, f" {line}"), str(where)))
+        said.append(f"{person}: {line}")
+    return rows
+
+
+def _in_one_line(value: Any) -> str:
+    return "" if value is None or value != value else " ".join(str(value).split())

@@ -1,0 +1,135 @@
+"""Extractive question answering: the answer is a piece of a given text, or is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pewb.errors import InputError
+from pewb.tasks.augment import altered_text
+from pewb.tasks.examples import Examples, Split, shared_texts
+from pewb.tasks.family import Rows, TaskFamily
+from pewb.tasks.model_heads import QUESTION_ANSWERING, ModelHead
+from pewb.tasks.tables import column, filled
+
+if TYPE_CHECKING:
+    import random
+
+    import pandas
+
+    from pewb.tasks.augment import Alteration
+
+Answers = list[tuple[int, str]]
+"""Where each accepted answer begins in the text, in characters, and what it is; empty if the text has none."""
+
+
+class ExtractiveQa(TaskFamily):
+    """The keys of a `task` table with `kind = "extractive_qa"`.
+
+    The files are SQuAD's JSON (1.1 or 2.0), or tables whose rows hold a question, a context, and a table of answers with
+    `text` and `answer_start`, lists of equal length. A context that is too long is read in windows that overlap.
+    """
+
+    kind: Literal["extractive_qa"] = "extractive_qa"
+    question: str | int = "question"
+    context: str | int = "context"
+    answers: str | int = "answers"
+    stride: int | None = Field(default=None, ge=0)
+    """Tokens that a window shares with the one before it; left out: a third of `training.max_tokens`."""
+    longest_answer: int | None = Field(default=None, ge=1)
+    """Tokens; left out: 30."""
+
+    model_head: ClassVar[ModelHead] = QUESTION_ANSWERING
+
+    @model_validator(mode="after")
+    def _columns_make_sense(self) -> ExtractiveQa:
+        columns = [self.question, self.context, self.answers]
+        if len(set(columns)) < len(columns):
+            raise ValueError("question, context and answers must be three columns")
+        return self
+
+    @property
+    def main_metric(self) -> str:
+        """F1 over the words of an answer."""
+        return "f1"
+
+    def outputs(self, labels: Sequence[str]) -> Sequence[str]:
+        """Return what the head says of each token."""
+        return ("start", "end")
+
+    def altered(
+        self, texts: tuple[str, ...], label: Any, names: Sequence[str], alteration: Alteration, generator: random.Random
+    ) -> tuple[tuple[str, ...], Any]:
+        """Return the question altered; the context stays, or its answers would move."""
+        return (altered_text(texts[0], alteration, generator), *texts[1:]), label
+
+    def written(self, texts: tuple[str, ...], label: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Return question, context and answers."""
+        answers = {"text": [text for _, text in label], "answer_start": [start for start, _ in label]}
+        return {"question": texts[0], "context": texts[1], "answers": answers}
+
+    def rows(self, table: pandas.DataFrame, path: str) -> Rows:
+        """Return question and context of each row, and its answers."""
+        texts = [
+            filled(column(table, getattr(self, key), key, path), key, path).astype(str)
+            for key in ("question", "context")
+        ]
+        answers = [
+            _answers(value, path, row) for row, value in enumerate(column(table, self.answers, "answers", path), 1)
+        ]
+        rows: Rows = []
+        for number, (question, context, told) in enumerate(zip(*texts, answers, strict=True), 1):
+            found = [_placed(start, text, context) for start, text in told]
+            if None in found:
+                text = told[found.index(None)][1]
+                raise InputError(
+                    f"task.answers: {path} has the answer '{text[:60]}' in row {number}, which is not in its context; mend it"
+                )
+            rows.append(((question, context), found))
+        return rows
+
+    def examples(self, splits: Mapping[str, Rows], limits: Mapping[str, int | None]) -> Questions:
+        """Return the examples as they are in the files."""
+        parts = {
+            name: Split([texts for texts, _ in rows], [answers for _, answers in rows]).limited(limits.get(name), bool)
+            for name, rows in splits.items()
+        }
+        if not any(parts["train"].labels):
+            raise InputError("task.answers: no training question has an answer; give some that have")
+        return Questions([], **parts, warnings=shared_texts(parts["train"], parts["test"]))
+
+
+@dataclass(frozen=True)
+class Questions(Examples):
+    """Everything that a question answering run reads."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a record keeps of the data, the share of questions without an answer among it."""
+        return super().facts() | {
+            "unanswerable_share": self.test.labels.count([]) / len(self.test),
+            "test_digest": self._digest([self.test.texts, self.test.labels]),
+        }
+
+
+def _answers(value: Any, path: str, row: int) -> Answers:
+    """Return the answers in a cell."""
+    if isinstance(value, Mapping) and {"text", "answer_start"} <= set(value):
+        texts, starts = list(value["text"]), list(value["answer_start"])
+        if len(texts) == len(starts):
+            return [(int(start), str(text)) for start, text in zip(starts, texts, strict=True) if str(text).strip()]
+    raise InputError(
+        f"task.answers: {path} has no table of answers in row {row}; give JSON Lines or Parquet with"
+        ' {"text": […], "answer_start": […]}, or SQuAD\'s own JSON (format = "squad")'
+    )
+
+
+def _placed(start: int, text: str, context: str) -> tuple[int, str] | None:
+    """Return the answer where it is in the context, nearest to where it is said to be; None if it is not."""
+    if context[start : start + len(text)] == text:
+        return start, text
+    places = [context.find(text, start), context.rfind(text, 0, start + len(text))]
+    found = [place for place in places if place >= 0]
+    return (min(found, key=lambda place: abs(place - start)), text) if found else None

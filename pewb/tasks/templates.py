@@ -1,0 +1,54 @@
+"""Texts made of several columns: "Question: {question}" takes the column `question` of each row, {text.en} a field of `text`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pewb.errors import InputError
+from pewb.tasks.tables import column, filled
+
+if TYPE_CHECKING:
+    import pandas
+
+_PLACE = re.compile(r"\{([^{}\n]+)\}")
+
+
+def is_template(name: str | int | None) -> bool:
+    """Return whether `name` is a text with columns' names in braces, not the name of one column."""
+    return isinstance(name, str) and _PLACE.search(name) is not None
+
+
+def texts_of(table: pandas.DataFrame, name: str | int, key: str, path: str) -> list[str]:
+    """Return the text of each row: of the column `name`, or of the template `name` filled in.
+
+    In a template a cell may be empty; lines that are blank because of it go together.
+
+    Raises:
+        InputError: a column is missing, or a row has no text.
+    """
+    if not is_template(name):
+        return [str(value) for value in filled(column(table, name, key, path), key, path)]
+    template = str(name)
+    columns = {place: _cells(table, place, key, path) for place in dict.fromkeys(_PLACE.findall(template))}
+    cells = [series.where(series.notna(), "").astype(str) for series in columns.values()]
+    told = [_filled_in(template, dict(zip(columns, values, strict=True))) for values in zip(*cells, strict=True)]
+    if bare := next((number for number, text in enumerate(told, 1) if not text.strip()), None):
+        raise InputError(f"task.{key}: {path} has nothing to fill into '{template}' in row {bare}; remove the row")
+    return [re.sub(r"\n{3,}", "\n\n", text) for text in told]
+
+
+def _filled_in(template: str, values: Mapping[str, str]) -> str:
+    return _PLACE.sub(lambda match: values[match[1]], template)
+
+
+def _cells(table: pandas.DataFrame, place: str, key: str, path: str) -> pandas.Series:
+    """Return the column `place`; "column.field" is a field of a column that holds tables."""
+    name, dot, part = place.partition(".")
+    if not dot or place in table.columns:
+        return column(table, int(place) if place.isdecimal() else place, key, path)
+    found = column(table, name, key, path).map(lambda value: value.get(part) if isinstance(value, Mapping) else None)
+    if found.isna().all():
+        raise InputError(f"task.{key}: {path} has no field '{part}' in its column '{name}'")
+    return found
