@@ -36,7 +36,7 @@ def seconds(name: str) -> tuple[float, int]:
     strategy, storage = strategies()["lora"](), Quantization(kind="nf4")
     config = architecture(name, Silent())
     started = time.perf_counter()
-    question = Question(name, config, TASKS["causal_lm"], (), strategy, storage, training)
+    question = Question(name, config, TASKS["causal_lm"](), (), strategy, storage, training)
     simulation = simulation_of(question, gpu_target(gpu("h100")))
     phase, _ = simulation.train(4)
     simulation.evaluate(4)

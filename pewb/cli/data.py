@@ -27,7 +27,7 @@ def data(
 ) -> None:
     """Show what a model will see: counts, lengths, classes, duplicates, leaks, what is cut, and examples token by token.
 
-    Of a comparison, the first row's task and backbone are shown. Learned tokens are green.
+    Of a comparison, the first row's task and backbone are shown. Tokens that are learned stand between « and ».
 
     For example:
 

@@ -58,7 +58,7 @@ def write_models(size: Size, folder: Path) -> None:
     drawn = random.Random(0)
     for split in SPLITS:
         lengths = [size.num_tokens - place % 2 * size.num_tokens // 8 for place in range(size.num_texts)]
-        texts = [" ".join(drawn.choices(words, k=length)) for length in lengths]
+        texts = [" ".join(drawn.choices(words, k=length - 1)) for length in lengths]
         with (folder / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
             rows = [(text, ("yes", "no")[place % 2]) for place, text in enumerate(texts)]
             csv.writer(file).writerows([("text", "label"), *rows])

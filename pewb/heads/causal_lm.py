@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -24,8 +25,9 @@ class NextTokens(Tokens):
         return functional.pad(labels, (num_positions - labels.shape[1], 1), value=IGNORED)[:, 1:]
 
     def _tokenised(self, tokenizer: Any, split: Split, max_tokens: int) -> Tokenised:
-        """Return (prompt, completion) pairs as one sequence each, cut at its end, or plain texts in rows of `max_tokens`.
+        """Return (prompt, completion) pairs as one sequence each, or plain texts in rows of `max_tokens`.
 
+        Of a pair that is too long the prompt loses its beginning first: what is learned goes on from its end.
         Prompt and completion are tokenised apart, so that the labels begin where the completion does.
         """
         end = end_token(tokenizer)
@@ -35,8 +37,19 @@ class NextTokens(Tokens):
         if len(texts[0]) == 1:
             return _blocks(start, [[*ids, end] for ids in completions], max_tokens)
         prompts = _plain_tokens(tokenizer, [pair[0] for pair in texts])
-        pairs = zip(prompts, completions, strict=True)
-        return rows_of([[([*start, *prompt], False), ([*told, end], True)] for prompt, told in pairs], max_tokens)
+        rows, num_cut = [], 0
+        for prompt, completion in zip(prompts, completions, strict=True):
+            read, learned = _shortened(prompt, [*completion, end], max_tokens - len(start))
+            num_cut += len(read) + len(learned) < len(prompt) + len(completion) + 1
+            rows.append([([*start, *read], False), (learned, True)])
+        return replace(rows_of(rows, max_tokens), num_cut=num_cut)
+
+
+def _shortened(prompt: list[int], completion: list[int], room: int) -> tuple[list[int], list[int]]:
+    """Return both in so many tokens: of the prompt its end, at least a quarter of the room, of the completion its beginning."""
+    learned = completion[: max(1, room - min(len(prompt), room // 4))]
+    left = room - len(learned)
+    return prompt[-left:] if left > 0 else [], learned
 
 
 Segment = tuple[list[int], bool]

@@ -13,6 +13,7 @@ from pewb.backbone import load_tokenizer, read_blueprint
 from pewb.batching import IGNORED, Encoded
 from pewb.heads import head_of
 from pewb.inspection.repeated import Repeated, repeated
+from pewb.quiet import quieten_libraries
 from pewb.recipe import LoadedRecipe
 from pewb.reporting import Reporter, Silent
 from pewb.runner.prepare import Prepared, prepare
@@ -69,6 +70,7 @@ def inspect(loaded: LoadedRecipe, reporter: Reporter | None = None) -> DataRepor
     Raises:
         InputError: the recipe's task or backbone can't be had, or does not serve.
     """
+    quieten_libraries()
     prepared, examples = examples_of(loaded, reporter or Silent())
     recipe, task = prepared.cell.recipe, prepared.task.table
     blueprint = read_blueprint(prepared.backbone.folder, examples.labels, None, task)

@@ -99,10 +99,16 @@ def _faults(split: Any) -> list[str]:
 
 
 def _print_example(number: int, example: Any) -> None:
+    """Print an example's tokens; those that are learned stand between « and »."""
     line = Text(f"example {number}  ", "bold")
+    inside = False
     for token, learned in list(zip(example.tokens, example.learned, strict=True))[:_MOST_TOKENS]:
+        if learned != inside:
+            line.append("«" if learned else "»", "green")
+            inside = learned
         line.append(token.replace("\n", "⏎"), "green" if learned else "")
         line.append("·", "dim")
+    line.append("»" if inside else "", "green")
     if len(example.tokens) > _MOST_TOKENS:
         line.append(f" … {len(example.tokens) - _MOST_TOKENS} more", "dim")
     if example.label:

@@ -13,6 +13,8 @@ from pewb.tasks.examples import Split
 from pewb.tasks.family import Rows
 from pewb.tasks.model_heads import CAUSAL_LM, ModelHead
 from pewb.tasks.splits import text_key
+from pewb.tasks.tables import column
+from pewb.tasks.templates import is_template
 
 if TYPE_CHECKING:
     import pandas
@@ -65,6 +67,10 @@ class CausalLm(Completions):
             assert self.speaker is not None
             assert self.conversation is not None
             return following_turns(table, self.turn, self.speaker, self.conversation, self.context or 4, path)
+        if self.prompt is None and not is_template(self.completion):
+            texts = column(table, self.completion, "completion", path)
+            told = texts.notna() & (texts.astype(str).str.strip() != "")  # blank lines of plain text are no examples
+            return super().rows(table[told.to_numpy()], path)
         return super().rows(table, path)
 
     def written(self, texts: tuple[str, ...], label: Any, names: Sequence[str]) -> dict[str, Any]:

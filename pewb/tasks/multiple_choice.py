@@ -15,6 +15,7 @@ from pewb.tasks.examples import Examples, Split, shared_texts
 from pewb.tasks.family import Rows, TaskFamily
 from pewb.tasks.model_heads import CAUSAL_LM, ModelHead
 from pewb.tasks.tables import column, filled
+from pewb.tasks.templates import texts_of
 
 if TYPE_CHECKING:
     import random
@@ -68,7 +69,7 @@ class MultipleChoice(TaskFamily):
 
     def rows(self, table: pandas.DataFrame, path: str) -> Rows:
         """Return the prompt and the choices of each row, and the number of the right one."""
-        prompts = filled(column(table, self.prompt, "prompt", path), "prompt", path).astype(str)
+        prompts = texts_of(table, self.prompt, "prompt", path)
         labels = filled(column(table, self.label, "label", path), "label", path).astype(str)
         rows: Rows = []
         for number, (prompt, (names, choices), label) in enumerate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pewb.errors import InputError
@@ -37,6 +37,13 @@ def texts_of(table: pandas.DataFrame, name: str | int, key: str, path: str) -> l
     if bare := next((number for number, text in enumerate(told, 1) if not text.strip()), None):
         raise InputError(f"task.{key}: {path} has nothing to fill into '{template}' in row {bare}; remove the row")
     return [re.sub(r"\n{3,}", "\n\n", text) for text in told]
+
+
+def text_columns(table: pandas.DataFrame, names: Sequence[str | int], path: str) -> list[pandas.Series]:
+    """Return the texts that the recipe's key `text` names, one series for each of `names`."""
+    import pandas
+
+    return [pandas.Series(texts_of(table, name, "text", path), index=table.index, dtype=object) for name in names]
 
 
 def _filled_in(template: str, values: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from pewb.tasks.examples import Examples, Split, shared_texts
 from pewb.tasks.family import WRITTEN_TEXTS, Rows, TaskFamily
 from pewb.tasks.model_heads import SEQUENCE_CLASSIFICATION, ModelHead
 from pewb.tasks.tables import column, filled
+from pewb.tasks.templates import text_columns
 
 if TYPE_CHECKING:
     import random
@@ -39,7 +40,7 @@ class TextClassification(TaskFamily):
 
     kind: Literal["text_classification"] = "text_classification"
     text: str | int | list[str | int] = "text"
-    """The column with the text, or two columns for pairs."""
+    """The column with the text, or two columns for pairs; or texts with columns in braces."""
     label: str | int | Annotated[list[str | int], Field(min_length=2)] = "label"
     """The column with the class; or, where a text may have several, a column of 0 and 1 for each class."""
     labels: list[str] | None = Field(default=None, min_length=2)
@@ -49,6 +50,8 @@ class TextClassification(TaskFamily):
     separator: str | None = Field(default=None, min_length=1)
     """What stands between the names of several classes; left out: a comma."""
     binarize: Binarize | None = None
+    metric: Literal["accuracy", "f1", "matthews_correlation", "f1_micro", "f1_macro"] | None = None
+    """What is validated on and ranked by; left out: accuracy, or, where a text may have several classes, f1_micro."""
 
     model_head: ClassVar[ModelHead] = SEQUENCE_CLASSIFICATION
     references: ClassVar[tuple[str, ...]] = ("majority_class", "tf_idf_logistic_regression")
@@ -70,6 +73,9 @@ class TextClassification(TaskFamily):
                 raise ValueError(f"label names {len(self.label)} columns, and labels {len(self.labels)} classes")
         if self.separator and not self.multi_label:
             raise ValueError("separator stands between several classes of a text: set multi_label = true")
+        ours = ("accuracy", "f1_micro", "f1_macro") if self.has_sets else ("accuracy", "f1", "matthews_correlation")
+        if self.metric and self.metric not in ours:
+            raise ValueError(f"metric: '{self.metric}' is not of such a task; allowed: {', '.join(ours)}")
         if self.binarize and self.has_sets:
             raise ValueError("binarize makes one class of a rating; leave it or multi_label out")
         return self
@@ -96,7 +102,7 @@ class TextClassification(TaskFamily):
     @property
     def main_metric(self) -> str:
         """Accuracy; of sets of classes F1 over all of them (micro)."""
-        return "f1_micro" if self.has_sets else "accuracy"
+        return self.metric or ("f1_micro" if self.has_sets else "accuracy")
 
     def assumed_labels(self) -> Sequence[str] | None:
         """Return the classes, if the keys name them."""
@@ -104,7 +110,7 @@ class TextClassification(TaskFamily):
 
     def rows(self, table: pandas.DataFrame, path: str) -> Rows:
         """Return the (texts, label) rows of a table, rated texts turned into classes, several classes into tuples."""
-        texts = [filled(column(table, name, "text", path), "text", path) for name in self.text_columns]
+        texts = text_columns(table, self.text_columns, path)
         if self.has_sets:
             labels: list[Any] = self._sets(table, path)
         else:
@@ -112,7 +118,7 @@ class TextClassification(TaskFamily):
             if self.binarize:
                 texts, values = _binarized(self.binarize, texts, values, path)
             labels = _label_names(values, path)
-        rows = zip(*(series.astype(str) for series in texts), strict=True)
+        rows = zip(*texts, strict=True)
         return list(zip(rows, labels, strict=True))
 
     def _sets(self, table: pandas.DataFrame, path: str) -> list[tuple[str, ...]]:

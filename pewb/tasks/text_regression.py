@@ -15,6 +15,7 @@ from pewb.tasks.examples import Examples, Split, shared_texts
 from pewb.tasks.family import WRITTEN_TEXTS, Rows, TaskFamily
 from pewb.tasks.model_heads import SEQUENCE_CLASSIFICATION, ModelHead
 from pewb.tasks.tables import column, filled
+from pewb.tasks.templates import text_columns
 
 if TYPE_CHECKING:
     import random
@@ -81,7 +82,7 @@ class TextRegression(TaskFamily):
         """Return the (texts, number) rows of a table."""
         import pandas
 
-        texts = [filled(column(table, name, "text", path), "text", path) for name in self.text_columns]
+        texts = text_columns(table, self.text_columns, path)
         labels = filled(column(table, self.label, "label", path), "label", path)
         numbers = pandas.to_numeric(labels, errors="coerce")
         if numbers.isna().any():
@@ -91,7 +92,7 @@ class TextRegression(TaskFamily):
             )
         if not numbers.abs().lt(float("inf")).all():
             raise InputError(f"task.label: {path} has an infinite number; remove its row")
-        rows = zip(*(series.astype(str) for series in texts), strict=True)
+        rows = zip(*texts, strict=True)
         return list(zip(rows, map(float, numbers), strict=True))
 
     def examples(self, splits: Mapping[str, Rows], limits: Mapping[str, int | None]) -> Rated:

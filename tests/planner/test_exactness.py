@@ -52,7 +52,7 @@ def question_of(folder, architecture, strategy, quantization="none", **training)
     return Question(
         "small",
         config_of(folder),
-        TASKS[FAMILIES[architecture]],
+        TASKS[FAMILIES[architecture]](),
         ["negative", "positive"],
         strategy,
         Quantization(kind=quantization),
