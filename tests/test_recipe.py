@@ -113,7 +113,7 @@ def test_combinations_that_can_not_be_are_refused_with_the_reason(change, messag
             r"task.promt: unknown key \(did you mean 'prompt'.*completion, answer, .*context$",
         ),
         ({"task": {"kind": "seq2seq", "label": "a"}}, "task.label: unknown key.*prompt, completion, answer$"),
-        ({"task": {"kind": "text_classification", "prompt": "a"}}, "task.prompt: unknown key.*binarize$"),
+        ({"task": {"kind": "text_classification", "prompt": "a"}}, "task.prompt: unknown key.*binarize, metric$"),
         ({"task": {"kind": "causal_lm", "data": "a", "split": {"tran": 8}}}, "task.split.tran.*did you mean 'train'"),
         ({"task": {"kind": "seq2seq", "data": "a", "prompt": "completion"}}, "are the same column, 'completion'"),
         ({"device": {"memory": "8 Gigs"}}, "is not a size"),

@@ -132,7 +132,13 @@ def test_an_older_record_is_upgraded_step_by_step(tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
-NEW_TIMES = ("generate_seconds", "prefix_seconds", "flops_per_second", "matmul_peak_flops_per_second", "model_flops_utilization")
+NEW_TIMES = (
+    "generate_seconds",
+    "prefix_seconds",
+    "flops_per_second",
+    "matmul_peak_flops_per_second",
+    "model_flops_utilization",
+)
 
 
 def test_a_record_of_schema_1_is_read_as_what_it_was():

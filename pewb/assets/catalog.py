@@ -115,6 +115,8 @@ class TaskEntry(_Entry):
     """The keys of the recipe's task table; its files are inside the asset's folder."""
     num_classes: int | None = None
     """Of a classification whose `spec` does not name its labels, which are then read from the files."""
+    test_from: str | None = None
+    """Another named task, whose file the test split is in: some are only ever trained on, and tested by others."""
 
 
 @cache

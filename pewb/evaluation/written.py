@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from pewb.evaluation.intervals import proportion, ratio
+from pewb.evaluation.intervals import proportion, ratio, resampled_sums
 from pewb.record import Metric
 
 _ROUGES = {"rouge1": "rouge_1", "rouge2": "rouge_2", "rougeLsum": "rouge_l"}
-_RESAMPLES = 1000
 
 
 def answer_in(text: str, pattern: str | None) -> str:
@@ -67,9 +67,11 @@ def _translated(written: Sequence[str], wanted: Sequence[str]) -> dict[str, Metr
 
     found = {}
     for name, metric in (("sacrebleu", BLEU()), ("chrf", CHRF())):
-        score = metric.corpus_score(list(written), [list(wanted)], n_bootstrap=_RESAMPLES)
-        low, high = score._mean - score._ci, score._mean + score._ci
-        found[name] = Metric(
-            value=score.score, low=min(low, score.score), high=max(high, score.score), interval="bootstrap"
-        )
+        # Its own bootstrap (corpus_score with n_bootstrap) fails where some scores are float32 and some are not.
+        stats = np.asarray(metric._extract_corpus_statistics(list(written), [list(wanted)]), float)
+
+        def scores(sums: np.ndarray, metric: Any = metric) -> np.ndarray:
+            return np.array([float(metric._compute_score_from_stats(one.tolist()).score) for one in sums])
+
+        found[name] = resampled_sums(scores, stats)
     return found

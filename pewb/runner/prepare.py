@@ -26,7 +26,7 @@ class PreparedTask:
     name: str
     table: TaskFamily
     folder: Path
-    asset: AssetRecord
+    assets: list[AssetRecord]
     resolved: Any
     """What stands under `task` in a resolved recipe."""
     limit: Limit
@@ -40,14 +40,14 @@ class PreparedTask:
     def reference(self, name: str) -> ReferenceJob:
         """Return the job of the classical predictor `name` on this task."""
         resolved = {"reference": name, "task": self.resolved, "limit": self.limit.model_dump(mode="json")}
-        identity = identity_of(resolved, [self.asset])
+        identity = identity_of(resolved, self.assets)
         return ReferenceJob(
             run=run_name("", self.name, name, "none", 0, identity),
             identity=identity,
             reference=name,
             recipe_given=self.given,
             recipe_resolved=resolved,
-            assets=[self.asset],
+            assets=self.assets,
             **self.fields,
         )
 
@@ -129,7 +129,7 @@ class Prepared:
 
     @property
     def _assets(self) -> list[AssetRecord]:
-        return [self.backbone.to_record(), self.task.asset]
+        return [self.backbone.to_record(), *self.task.assets]
 
 
 def prepare(loaded: LoadedRecipe, results: Path, reporter: Reporter) -> list[Prepared]:
@@ -160,7 +160,7 @@ def _backbone(recipe: Recipe, reporter: Reporter) -> tuple[Asset, list[str]]:
 
 def _task(recipe: Recipe, given: dict[str, Any], results: Path, reporter: Reporter) -> PreparedTask:
     notices: list[str] = []
-    name, table, folder, asset = _task_files(recipe, _Noting(reporter, notices))
+    name, table, folder, assets = _task_files(recipe, _Noting(reporter, notices))
     examples = read_examples(table, folder, recipe.limit.model_dump())
     for warning in examples.warnings:
         reporter.notice(warning)
@@ -168,7 +168,7 @@ def _task(recipe: Recipe, given: dict[str, Any], results: Path, reporter: Report
         name=name,
         table=table,
         folder=folder,
-        asset=asset,
+        assets=assets,
         resolved=name if isinstance(recipe.task, list) else table.model_dump(mode="json"),
         limit=recipe.limit,
         facts=examples.facts(),
@@ -179,7 +179,7 @@ def _task(recipe: Recipe, given: dict[str, Any], results: Path, reporter: Report
     )
 
 
-def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskFamily, Path, AssetRecord]:
+def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskFamily, Path, list[AssetRecord]]:
     """Return the task's name, its keys, the folder its files are in, and what a record keeps of them."""
     if isinstance(recipe.task, list):
         for name in recipe.task:
@@ -189,25 +189,30 @@ def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskFamily, Pa
                     ' data, or a data set on the hub, is a table: task = { kind = "text_classification", dataset = "org/name", … }'
                 )
         asset: Asset = fetch_first("task", recipe.task, reporter)
-        task = decode_task(catalogue_tasks()[asset.name].spec)
-        return asset.name, task, asset.folder, asset.to_record()
+        entry = catalogue_tasks()[asset.name]
+        task = decode_task(entry.spec)
+        if entry.test_from is None:
+            return asset.name, task, asset.folder, [asset.to_record()]
+        other = fetch("task", entry.test_from, reporter)
+        task = task.model_copy(update={"test": str(other.folder / str(task.test))})
+        return asset.name, task, asset.folder, [asset.to_record(), other.to_record()]
     task = recipe.task
     task.check_files()
     if task.dataset:
         files = [name for name in (task.data, task.train, task.validation, task.test) if name]
         asset = fetch("task", task.dataset, reporter, files=files)
-        return task.dataset.split("@")[0], task, asset.folder, asset.to_record()
+        return task.dataset.split("@")[0], task, asset.folder, [asset.to_record()]
     return _own_files(task)
 
 
-def _own_files(task: TaskFamily) -> tuple[str, TaskFamily, Path, AssetRecord]:
+def _own_files(task: TaskFamily) -> tuple[str, TaskFamily, Path, list[AssetRecord]]:
     keys = [key for key in ("data", "train", "validation", "test") if getattr(task, key)]
     folder = Path()
     digests = {str(path): digest_file(path) for key in keys for path in files_of(folder, getattr(task, key), f"{key}")}
     name = Path(getattr(task, keys[0])).stem
     if name in ("data", "train", "training"):
         name = Path(getattr(task, keys[0])).resolve().parent.name or name
-    return name, task, folder, AssetRecord(name=name, kind="task", source="files", digests=digests)
+    return name, task, folder, [AssetRecord(name=name, kind="task", source="files", digests=digests)]
 
 
 class _Noting:

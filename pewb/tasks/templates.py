@@ -1,4 +1,8 @@
-"""Texts made of several columns: "Question: {question}" takes the column `question` of each row, {text.en} a field of `text`."""
+"""Texts made of several columns.
+
+"Question: {question}" takes the column `question` of each row, {text.en} a field
+of `text`, and {question|query} the first of both columns that there is.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +56,9 @@ def _filled_in(template: str, values: Mapping[str, str]) -> str:
 
 def _cells(table: pandas.DataFrame, place: str, key: str, path: str) -> pandas.Series:
     """Return the column `place`; "column.field" is a field of a column that holds tables."""
+    if "|" in place:
+        there = [name for name in place.split("|") if name in table.columns]
+        return _cells(table, there[0] if there else place.split("|")[0], key, path)
     name, dot, part = place.partition(".")
     if not dot or place in table.columns:
         return column(table, int(place) if place.isdecimal() else place, key, path)
