@@ -102,10 +102,10 @@ def test_a_begin_token_is_read_and_predicts_the_first():
     assert data.features["labels"][0] == [-100, 16, 17, 20, 4]
 
 
-def test_what_is_too_long_loses_its_end():
+def test_what_is_too_long_loses_the_prompts_beginning_or_the_end():
     data = encode_split(CausalLm, tokenizer_for("llama"), PAIRS, 5)
-    assert data.features["input_ids"][:] == [[9, 5, 7, 16, 17], [10, 8, 19, 4]]
-    assert (data.weights, data.num_cut) == ([2, 2], 1)
+    assert data.features["input_ids"][:] == [[7, 16, 17, 20, 4], [10, 8, 19, 4]]
+    assert (data.weights, data.num_cut) == ([4, 2], 1)
     pairs = encode_split(Seq2Seq, tokenizer_for("t5"), PAIRS, 3)
     assert pairs.features["input_ids"][:] == [[9, 5, 4], [10, 8, 4]]
     assert pairs.features["labels"][:] == [[16, 17, 4], [19, 4]]

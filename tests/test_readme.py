@@ -36,6 +36,8 @@ def test_commands_of_the_readme(command, capsys, monkeypatch, tmp_path):
             for option in ("--set", "--only")
         )
         assert load_recipe(arguments[0], overrides, only).cells
+    elif verb == "data":
+        assert load_recipe(arguments[0]).cells
     elif verb in ("list", "check", "compare", "plan"):
         result = CliRunner().invoke(app, [verb, *arguments])
         assert result.exit_code == 0, result.output
