@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pewb.tasks.completions import Completions
-from pewb.tasks.conversations import ASSISTANT, following_turns, messages_of
+from pewb.tasks.conversations import ASSISTANT, following_turns, messages_of, replies
 from pewb.tasks.examples import Split
 from pewb.tasks.family import Rows
 from pewb.tasks.model_heads import CAUSAL_LM, ModelHead
@@ -40,6 +40,11 @@ class CausalLm(Completions):
     context: int | None = Field(default=None, ge=1)
     """Turns before the one that is learned; left out: 4."""
 
+    identifier: str | int | None = None
+    parent: str | int | None = None
+    """The columns with a turn's name and the name of the turn that it answers, of a file that holds trees of turns; each
+    answer of an assistant, with all that leads to it, is a chat."""
+
     model_head: ClassVar[ModelHead] = CAUSAL_LM
 
     @model_validator(mode="after")
@@ -50,14 +55,21 @@ class CausalLm(Completions):
         given = [self.prompt is not None, self.messages is not None, self.turn is not None]
         if sum(given) > 1:
             raise ValueError("give one of prompt, messages and turn: they are three forms of data")
-        if self.context is not None and self.turn is None:
-            raise ValueError("context counts turns: it needs turn, speaker and conversation")
+        if (self.identifier is None) != (self.parent is None) or (self.parent is not None and self.turn is None):
+            raise ValueError("identifier and parent go together, and with turn, speaker and conversation")
+        if self.context is not None and (self.turn is None or self.parent is not None):
+            raise ValueError("context counts turns: it needs turn, speaker and conversation, and no parent")
         return self
 
     @property
     def form(self) -> str:
         """Chats are put together by the backbone's template."""
-        return "causal_lm" if self.messages is None else "chat"
+        return "chat" if self.is_chat else "causal_lm"
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether its examples are messages with roles."""
+        return self.messages is not None or self.parent is not None
 
     def rows(self, table: pandas.DataFrame, path: str) -> Rows:
         """Return the texts of each row; with the messages' roles, or with the conversation that a turn belongs to."""
@@ -66,6 +78,8 @@ class CausalLm(Completions):
         if self.turn is not None:
             assert self.speaker is not None
             assert self.conversation is not None
+            if self.identifier is not None and self.parent is not None:
+                return replies(table, self.turn, self.speaker, self.identifier, self.parent, path)
             return following_turns(table, self.turn, self.speaker, self.conversation, self.context or 4, path)
         if self.prompt is None and not is_template(self.completion):
             texts = column(table, self.completion, "completion", path)
@@ -75,14 +89,14 @@ class CausalLm(Completions):
 
     def written(self, texts: tuple[str, ...], label: Any, names: Sequence[str]) -> dict[str, Any]:
         """Return the messages, or what texts without roles are."""
-        if self.messages is None:
+        if not self.is_chat:
             return super().written(texts, label, names)
         turns = zip(label, texts, strict=True)
         return {"messages": [{"role": role, "content": text} for role, text in turns]}
 
     def written_keys(self, num_texts: int, names: Sequence[str]) -> dict[str, Any]:
         """Return what the texts are."""
-        if self.messages is None:
+        if not self.is_chat:
             return super().written_keys(num_texts, names)
         return {"kind": self.kind, "messages": "messages"}
 
@@ -92,14 +106,16 @@ class CausalLm(Completions):
 
     def to_be_written(self, texts: tuple[str, ...], label: Any) -> str:
         """Return the completion, or what the assistant says last."""
-        if self.messages is None:
+        if not self.is_chat:
             return super().to_be_written(texts, label)
         return next(text for role, text in zip(reversed(label), reversed(texts), strict=True) if role == ASSISTANT)
 
     def split_key(self, texts: tuple[str, ...], label: Any) -> str:
-        """Divide conversations as a whole."""
+        """Divide conversations as a whole: those with the same beginning, or of the same name."""
+        if self.is_chat:
+            return text_key(texts[:1])
         return text_key((label,)) if self.turn is not None else super().split_key(texts, label)
 
     def _split(self, rows: Rows) -> Split:
-        labels = [roles for _, roles in rows] if self.messages is not None else []
+        labels = [roles for _, roles in rows] if self.is_chat else []
         return Split([texts for texts, _ in rows], labels)

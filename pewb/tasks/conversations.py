@@ -80,5 +80,34 @@ def following_turns(
     return rows
 
 
+def replies(
+    table: pandas.DataFrame, turn: str | int, speaker: str | int, identifier: str | int, parent: str | int, path: str
+) -> Rows:
+    """Return, for each turn of an assistant in a tree of turns, the conversation that leads to it, and its roles.
+
+    Raises:
+        InputError: a column is missing, or a turn answers one that is not there.
+    """
+    names = {"turn": turn, "speaker": speaker, "identifier": identifier, "parent": parent}
+    columns = [column(table, name, key, path) for key, name in names.items()]
+    turns = {str(one): (str(role), str(text), above) for text, role, one, above in zip(*columns, strict=True)}
+    rows: Rows = []
+    for role, text, above in turns.values():
+        if _ROLES.get(role, role) != ASSISTANT or not text.strip():
+            continue
+        told = [(ASSISTANT, text)]
+        while above is not None and above == above and str(above):
+            if str(above) not in turns:
+                raise InputError(
+                    f"task.parent: {path} has a turn that answers '{above}', which is not there; remove it"
+                )
+            role, text, above = turns[str(above)]
+            told.append((_ROLES.get(role, role), text))
+        if len(told) > 1:
+            told.reverse()
+            rows.append((tuple(text for _, text in told), tuple(role for role, _ in told)))
+    return rows
+
+
 def _in_one_line(value: Any) -> str:
     return "" if value is None or value != value else " ".join(str(value).split())

@@ -215,6 +215,23 @@ def test_turns_of_conversations(tmp_path):
     ]
 
 
+def test_answers_in_a_tree_of_turns(tmp_path):
+    rows = [
+        {"id": "1", "up": None, "role": "prompter", "text": "Hi", "tree": "1"},
+        {"id": "2", "up": "1", "role": "assistant", "text": "Hello", "tree": "1"},
+        {"id": "3", "up": "1", "role": "assistant", "text": "Good day", "tree": "1"},
+        {"id": "4", "up": "2", "role": "prompter", "text": "Well?", "tree": "1"},
+        {"id": "5", "up": "4", "role": "assistant", "text": "Well.", "tree": "1"},
+    ]
+    keys = {"turn": "text", "speaker": "role", "conversation": "tree", "identifier": "id", "parent": "up"}
+    split = read(tmp_path, CausalLm, jsonl(*rows), **keys).train
+    assert split.texts == [("Hi", "Hello"), ("Hi", "Good day"), ("Hi", "Hello", "Well?", "Well.")]
+    assert split.labels[2] == ("user", "assistant", "user", "assistant")
+    assert CausalLm(**keys).form == "chat"
+    with pytest.raises(InputError, match="answers '9', which is not there"):
+        read(tmp_path, CausalLm, jsonl(*rows, rows[1] | {"id": "6", "up": "9"}), **keys)
+
+
 def test_a_conversation_is_never_divided(tmp_path):
     rows = [(f"e{number // 5}", "AB"[number % 2], f"line {number}") for number in range(400)]
     (tmp_path / "all.csv").write_text(csv_of(rows, ("episode", "who", "line")))
@@ -234,6 +251,7 @@ def test_a_conversation_is_never_divided(tmp_path):
         ({"turn": "a"}, "turn, speaker and conversation go together"),
         ({"prompt": "a", "messages": "b"}, "give one of prompt, messages and turn"),
         ({"context": 3}, "context counts turns"),
+        ({"parent": "a"}, "identifier and parent go together"),
         ({"answer": "("}, "is no regular expression"),
     ],
 )
