@@ -110,7 +110,7 @@ def test_combinations_that_can_not_be_are_refused_with_the_reason(change, messag
         ),
         (
             {"task": {"kind": "causal_lm", "promt": "a"}},
-            r"task.promt: unknown key \(did you mean 'prompt'.*completion, answer, .*context$",
+            r"task.promt: unknown key \(did you mean 'prompt'.*completion, answer, .*parent$",
         ),
         ({"task": {"kind": "seq2seq", "label": "a"}}, "task.label: unknown key.*prompt, completion, answer$"),
         ({"task": {"kind": "text_classification", "prompt": "a"}}, "task.prompt: unknown key.*binarize, metric$"),

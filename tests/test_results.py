@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from pewb.evaluation.metrics import regression_metrics
 from pewb.leaderboard import Leaderboard
 from pewb.leaderboard.evidence import evidence_files, evidence_folder
 from pewb.recipe import Recipe, load_recipe
@@ -54,7 +55,7 @@ def test_the_leaderboard_is_what_the_records_give(tmp_path):
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
-def test_the_predictions_give_the_recorded_accuracy(path):
+def test_the_predictions_give_the_recorded_metric(path):
     record = read_record(path)
     if record.predictions is None:
         assert record.status != "success"
@@ -62,7 +63,16 @@ def test_the_predictions_give_the_recorded_accuracy(path):
     assert f"results/{record.predictions}" in FILES
     with (path.parent / record.predictions).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == record.data["test_examples"] == sum(map(sum, record.confusion.counts))
+    assert len(rows) == record.data["test_examples"]
+    if record.main_metric == "pearson":
+        pairs = [[float(row[key]) for row in rows] for key in ("number", "predicted")]
+        assert regression_metrics(*pairs)["pearson"].value == pytest.approx(record.metrics["pearson"].value, abs=1e-6)
+        return
+    if record.main_metric == "loss":
+        sums = [sum(float(row[key]) for row in rows) for key in ("loss", "tokens")]
+        assert sums[0] / sums[1] == pytest.approx(record.metrics["loss"].value, abs=1e-6)
+        return
+    assert len(rows) == sum(map(sum, record.confusion.counts))
     right = sum(row["label"] == row["predicted"] for row in rows)
     assert right / len(rows) == pytest.approx(record.metrics["accuracy"].value)
 

@@ -73,7 +73,8 @@ def compare(one: str, other: str, results: Path) -> Comparison:
     """Compare two runs or rows.
 
     Args:
-        one: a run's name, the path of its record, or the beginning of names or of a label that fit one row alone.
+        one: a run's name, the path of its record, or the beginning of names or of a label that fit one row alone, or one row
+            alone of the tables in which the other is.
         other: likewise.
         results: the folder of the records.
 
@@ -81,7 +82,7 @@ def compare(one: str, other: str, results: Path) -> Comparison:
         InputError: one of them is not found, not unique or has no result, or they were not tested on the same examples.
     """
     records = read_records(results)
-    sides = [_side(text, records, results) for text in (one, other)]
+    sides = [_side(text, beside, records, results) for text, beside in ((one, other), (other, one))]
     first, second = (side.row for side in sides)
     if first.counted == second.counted:
         raise InputError(f"'{one}' and '{other}' are the same runs; name two different ones")
@@ -109,7 +110,7 @@ class _Side:
     """Those of its table, itself included; none where one run was asked for, and so no other seed matters."""
 
 
-def _side(text: str, records: list[Record], results: Path) -> _Side:
+def _side(text: str, beside: str, records: list[Record], results: Path) -> _Side:
     path = Path(text)
     if path.suffix == ".json" and path.is_file():
         side = _Side(rows_of([read_record(path)])[0], path.parent, [])
@@ -117,7 +118,7 @@ def _side(text: str, records: list[Record], results: Path) -> _Side:
         side = _Side(rows_of(exact)[0], results, [])
     else:
         rows = rows_of(records)
-        row = _row_of(text, rows, results)
+        row = _row_of(text, beside, rows, results)
         side = _Side(row, results, [one for one in rows if one.group_conditions == row.group_conditions])
     row = side.row
     if row.status != "success":
@@ -125,17 +126,23 @@ def _side(text: str, records: list[Record], results: Path) -> _Side:
     return side
 
 
-def _row_of(text: str, rows: list[Row], results: Path) -> Row:
-    found = [row for row in rows if row.label == text] or [
+def _fitting(text: str, rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.label == text] or [
         row for row in rows if row.label.startswith(text) or any(run.startswith(text) for run in row.runs)
     ]
+
+
+def _row_of(text: str, beside: str, rows: list[Row], results: Path) -> Row:
+    found = _fitting(text, rows)
+    tested_on = {(row.task, row.test_digest) for row in _fitting(beside, rows)}
+    found = [row for row in found if (row.task, row.test_digest) in tested_on] or found
     if not found:
         names = [run for row in rows for run in row.runs] + [row.strategy for row in rows]
         raise InputError(
             f"no run in {results}/ is named '{text}' or begins so{nearest(text, names)}; pewb leaderboard shows all rows"
         )
     if len(found) > 1:
-        shown = [f"  {row.label}  ({_runs(row)})" for row in found[:_MOST_CANDIDATES]]
+        shown = [f"  {row.label}, {row.task}  ({_runs(row)})" for row in found[:_MOST_CANDIDATES]]
         more = [f"  and {len(found) - _MOST_CANDIDATES} more"] if len(found) > _MOST_CANDIDATES else []
         raise InputError(
             "\n".join([f"'{text}' fits {len(found)} rows; give more of the label or a run's name:", *shown, *more])
