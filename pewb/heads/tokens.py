@@ -39,7 +39,8 @@ class Tokens(Head):
         def make() -> Tokenised:
             return self._tokenised(tokenizer, split, max_tokens)
 
-        made = kept(cache, tokenizer, [split.texts, split.labels], max_tokens, self.task.form, make)
+        content = [split.texts, split.labels, getattr(tokenizer, "chat_template", None) if split.labels else None]
+        made = kept(cache, tokenizer, content, max_tokens, self.task.form, make)
         labels = made.features["labels"]
         weights = [len(row) - row.count(IGNORED) for row in labels]
         if not any(weights):

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def untouched_metrics(
     model: Any,
     batches: Collated,
-    computing: list[Any],
+    settings: list[Any],
     device: str,
     folder: Path,
     evaluate: Callable[[], dict[str, Metric]],
@@ -27,11 +27,13 @@ def untouched_metrics(
     """Return what `evaluate` does, from `folder` if this model was evaluated on these examples before; and whether it was.
 
     Everything that the result depends on tells one evaluation from another: each weight, the head's included, the
-    examples with their labels, the configuration, and besides it what is in `computing` and the `device`'s kind and name.
+    examples with their labels, the configuration, and besides it what is in `settings` (how it is computed, and what is made
+    of it) and the `device`'s kind and name.
     """
-    features = batches.data.features
+    data = batches.data
+    features = data.features
     config = {key: value for key, value in model.config.to_dict().items() if "name_or_path" not in key}
-    facts = [surroundings(device), computing, batches.tokenizer.padding_side, batches.data.labels, config]
+    facts = [surroundings(device), settings, batches.tokenizer.padding_side, data.labels, data.split.labels, config]
     place = folder / f"{of_computation(facts, features, features.column_names, of_weights(model.state_dict()))}.json"
     try:
         return {name: Metric(**one) for name, one in json.loads(place.read_text(encoding="utf-8")).items()}, True

@@ -248,7 +248,7 @@ def test_of_a_long_pair_the_prompts_beginning_goes_first():
     assert longest.lengths == [8]
 
 
-def test_of_a_chat_the_assistant_is_learned_and_where_it_stops():
+def test_of_a_chat_the_assistant_is_learned_and_where_it_stops(tmp_path):
     tokenizer = tokenizer_for("llama")
     split = Split([("good", "bad", "film", "plot")], [("user", "assistant", "user", "assistant")])
     task = lambda: CausalLm(messages="messages")  # noqa: E731
@@ -259,6 +259,9 @@ def test_of_a_chat_the_assistant_is_learned_and_where_it_stops():
     assert tokenizer.decode(row["input_ids"]) == "the good </s> it bad </s> the film </s> it plot </s>"
     learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
     assert tokenizer.decode(learned) == "bad </s> plot </s>"
+    first = encode_split(task, tokenizer, split, 32, tmp_path).features[0]
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("the ", "a ")
+    assert encode_split(task, tokenizer, split, 32, tmp_path).features[0] != first, "another template, other tokens"
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] if loop.last else 'it' }} {% endfor %}"
     with pytest.raises(InputError, match="writes earlier turns differently"):
         encode_split(task, tokenizer, split, 32)
