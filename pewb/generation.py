@@ -156,7 +156,11 @@ class Written:
         """Return a warning if texts are empty, or no answer is found in one."""
         empty = sum(not answer_in(text, self.answer) for text in self.texts)
         told = "have no answer in them" if self.answer else "are empty"
-        return self.losses.warnings() + ([f"{empty} of {len(self.texts)} written texts {told}"] if empty else [])
+        warnings = self.losses.warnings() + ([f"{empty} of {len(self.texts)} written texts {told}"] if empty else [])
+        without = sum(not answer_in(text, self.answer) for text in self.wanted) if self.answer else 0
+        return warnings + (
+            [f"in {without} of {len(self.wanted)} wanted texts task.answer finds no answer"] if without else []
+        )
 
     def table(self) -> Table:
         """Return what is kept of each example, and both texts."""

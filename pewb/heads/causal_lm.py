@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -37,38 +36,35 @@ class NextTokens(Tokens):
         if len(texts[0]) == 1:
             return _blocks(start, [[*ids, end] for ids in completions], max_tokens)
         prompts = _plain_tokens(tokenizer, [pair[0] for pair in texts])
-        rows, num_cut = [], 0
-        for prompt, completion in zip(prompts, completions, strict=True):
-            read, learned = _shortened(prompt, [*completion, end], max_tokens - len(start))
-            num_cut += len(read) + len(learned) < len(prompt) + len(completion) + 1
-            rows.append([([*start, *read], False), (learned, True)])
-        return replace(rows_of(rows, max_tokens), num_cut=num_cut)
-
-
-def _shortened(prompt: list[int], completion: list[int], room: int) -> tuple[list[int], list[int]]:
-    """Return both in so many tokens: of the prompt its end, at least a quarter of the room, of the completion its beginning."""
-    learned = completion[: max(1, room - min(len(prompt), room // 4))]
-    left = room - len(learned)
-    return prompt[-left:] if left > 0 else [], learned
+        pairs = zip(prompts, completions, strict=True)
+        return rows_of([[(prompt, False), ([*told, end], True)] for prompt, told in pairs], max_tokens, start)
 
 
 Segment = tuple[list[int], bool]
 """Tokens, and whether they are learned."""
 
 
-def rows_of(examples: Sequence[Sequence[Segment]], max_tokens: int) -> Tokenised:
-    """Return a row for each example, its segments one after another, cut at its end."""
+def rows_of(examples: Sequence[Sequence[Segment]], max_tokens: int, start: Sequence[int] = ()) -> Tokenised:
+    """Return a row for each example: the tokens `start`, and its segments one after another, the last of which is learned.
+
+    Of one that is too long what stands before the last segment loses its beginning; at least a quarter of the row is left for
+    it, and the last segment loses its end.
+    """
     from datasets import Dataset
 
     columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
     num_cut = 0
-    for segments in examples:
-        ids = [token for tokens, _ in segments for token in tokens]
-        labels = [token if learned else IGNORED for tokens, learned in segments for token in tokens]
-        num_cut += len(ids) > max_tokens
-        columns["input_ids"].append(ids[:max_tokens])
-        columns["attention_mask"].append([1] * len(ids[:max_tokens]))
-        columns["labels"].append([IGNORED, *labels[1:max_tokens]])  # nothing stands before the first token
+    room = max_tokens - len(start)
+    for *before, (last, _) in examples:
+        read = [(token, token if learned else IGNORED) for tokens, learned in before for token in tokens]
+        written = last[: max(1, room - min(len(read), room // 4))]
+        kept = read[max(0, len(read) + len(written) - room) :]
+        num_cut += len(kept) + len(written) < len(read) + len(last)
+        ids = [*start, *(token for token, _ in kept), *written]
+        labels = [*([IGNORED] * len(start)), *(label for _, label in kept), *written]
+        columns["input_ids"].append(ids)
+        columns["attention_mask"].append([1] * len(ids))
+        columns["labels"].append([IGNORED, *labels[1:]])  # nothing stands before the first token
     return Tokenised(Dataset.from_dict(columns), num_cut)
 
 

@@ -16,7 +16,7 @@ class ChatTokens(NextTokens):
     """The loss of what the assistant says, and of where it stops."""
 
     def _tokenised(self, tokenizer: Any, split: Split, max_tokens: int) -> Tokenised:
-        """Return each conversation as one sequence, cut at its end."""
+        """Return each conversation as one sequence; one that is too long loses its beginning."""
         if not tokenizer.chat_template:
             raise InputError(
                 "backbone: its tokenizer has no chat template, so conversations can't be put together; name an instruction-"

@@ -28,7 +28,7 @@ def weights_of(
     """
     if asked != "balanced":
         for name in asked:
-            if name not in labels:
+            if examples is not None and name not in labels:  # a plan may not know the classes' names
                 raise InputError(
                     f"training.class_weights: '{name}' is no class of the task{nearest(name, list(labels))};"
                     f" it has {', '.join(labels)}"
@@ -39,7 +39,7 @@ def weights_of(
     train = examples.train.labels
     if are_sets:
         counts = [sum(row[number] for row in train) for number in range(len(labels))]
-        return tuple((len(train) - count) / count if count else 1.0 for count in counts)
+        return tuple((len(train) - count) / count if 0 < count < len(train) else 1.0 for count in counts)
     used = Counter(one for row in train for one in (row if isinstance(row, list) else [row]))
     total = sum(used.values())
     return tuple(total / (len(labels) * used[number]) if used[number] else 1.0 for number in range(len(labels)))

@@ -37,6 +37,7 @@ class Spans(Head):
 
     threshold: float = 0.0
     is_calibrated: ClassVar[bool] = True
+    smooths: ClassVar[bool] = False
 
     def encode(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
         """Tokenise the questions with each window of their contexts.
@@ -70,12 +71,8 @@ class Spans(Head):
     def losses(self, model: Any, inputs: Inputs, labels: torch.Tensor, reduction: Reduction = "sum") -> torch.Tensor:
         """Return the sum over the windows, or each one's loss."""
         logits = self._masked(self.logits(model, inputs, labels), inputs)
-        losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing).mean(
-            1
-        )
+        losses = functional.cross_entropy(logits, labels, reduction="none").mean(1)
         return losses.sum() if reduction == "sum" else losses
-
-    smooths: ClassVar[bool] = False
 
     @staticmethod
     def _masked(logits: torch.Tensor, inputs: Inputs) -> torch.Tensor:
@@ -178,8 +175,9 @@ def _tokens_of(answers: Answers, offsets: Sequence[tuple[int, int]]) -> tuple[in
     begin, end = answers[0][0], answers[0][0] + len(answers[0][1])
     if offsets[0][0] > begin or offsets[-1][1] < end:
         return None, None
-    first = max((place for place, (start, _) in enumerate(offsets) if start <= begin), default=None)
-    last = min((place for place, (_, stop) in enumerate(offsets) if stop >= end), default=None)
+    # Of a character that is several tokens, as in byte-level vocabularies, each has the whole character's place.
+    first = min((place for place, (_, stop) in enumerate(offsets) if stop > begin), default=None)
+    last = max((place for place, (start, _) in enumerate(offsets) if start < end), default=None)
     return (first, last) if first is not None and last is not None and first <= last else (None, None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,10 @@ class Tokens(Head):
         def make() -> Tokenised:
             return self._tokenised(tokenizer, split, max_tokens)
 
-        content = [split.texts, split.labels, getattr(tokenizer, "chat_template", None) if split.labels else None]
+        told = (
+            [tokenizer.chat_template, str(tokenizer.special_tokens_map)] if split.labels else None
+        )  # a template may use them
+        content = [split.texts, split.labels, told]
         made = kept(cache, tokenizer, content, max_tokens, self.task.form, make)
         labels = made.features["labels"]
         weights = [len(row) - row.count(IGNORED) for row in labels]
@@ -78,7 +81,7 @@ class Tokens(Head):
 
     def outputs(self, model: Any, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
         """Return each example's loss, (batch,)."""
-        return self.losses(model, inputs, labels, "none")
+        return replace(self, label_smoothing=0.0).losses(model, inputs, labels, "none")  # training alone is smoothed
 
     def predicted(self, found: Sequence[torch.Tensor], data: Encoded) -> TokenLosses:
         """Return what each example cost."""

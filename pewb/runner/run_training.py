@@ -53,11 +53,11 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     measured["precision"] = computing.precision
     examples = read_examples(job.task, job.task_folder, recipe.limit.model_dump())
     measured["data"] = examples.facts()
+    head = head_of(task, examples.labels, training, examples)
     if recipe.augment:
         examples = augmented(task, examples, recipe.augment.alteration, recipe.augment.copies, recipe.augment.seed)
         measured["data"]["augmented_examples"] = len(examples.train)
     events.send("known", facts=dict(measured))
-    head = head_of(task, examples.labels, training, examples)
     if recipe.generation:
         check_generation(task)
     events.progress(f"loading {job.backbone}", 0, None)
@@ -153,6 +153,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
                 str(recipe.quantization),
                 EVALUATION_BATCH_SIZE,
                 str(recipe.generation),
+                training.label_smoothing,
                 task.model_dump(mode="json"),
                 examples.labels,
                 examples.facts(),

@@ -24,6 +24,8 @@ def print_data(report: Any) -> None:
     _print_counts(report)
     _print_lengths(report)
     _print_classes(report)
+    for told in report.warnings:
+        out.print(Text.assemble(("warning ", "yellow"), told))
     for split in report.splits:
         for told in _faults(split):
             out.print(Text.assemble(("warning ", "yellow"), f"{split.name}: {told}"))

@@ -80,8 +80,13 @@ def _noisy(word: str, generator: random.Random) -> str:
 
 
 def altered_text(text: str, alteration: Alteration, generator: random.Random) -> str:
-    """Return an altered text; its words have one space between them."""
-    return " ".join(word for _, word in alter(text.split(), alteration, generator))
+    """Return an altered text; what stands between its words, such as the ends of lines, stays."""
+    begin, *rest = re.split(r"(\S+)", text)
+    words, between = rest[::2], rest[1::2]
+    made = alter(words, alteration, generator)
+    kept = sorted(place for place, _ in made)
+    parts = (word + between[place] for (_, word), place in zip(made, kept, strict=True))
+    return begin + "".join(parts)
 
 
 def augmented(task: TaskFamily, examples: Examples, alteration: Alteration, copies: int, seed: int) -> Examples:

@@ -113,7 +113,8 @@ class CausalLm(Completions):
     def split_key(self, texts: tuple[str, ...], label: Any) -> str:
         """Divide conversations as a whole: those with the same beginning, or of the same name."""
         if self.is_chat:
-            return text_key(texts[:1])
+            asked = label.index("user") if "user" in label else 0  # what stands before may be the same in every chat
+            return text_key(texts[: asked + 1])
         return text_key((label,)) if self.turn is not None else super().split_key(texts, label)
 
     def _split(self, rows: Rows) -> Split:

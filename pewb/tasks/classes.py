@@ -31,7 +31,7 @@ def numbered_classes(
                 " name a file with labels, such as the validation file"
             )
     names = given or sorted(seen["train"], key=_numbers_first)
-    if len(names) > max(20, num_training // 4):
+    if not given and len(names) > max(20, num_training // 4):
         raise InputError(
             f"task.{key}: '{column}' has {len(names)} different values in {num_training} examples;"
             " it does not look like a label: name another column"
@@ -45,6 +45,7 @@ def numbered_classes(
             raise InputError(
                 f"task.{key}: the {name} split has the label '{unknown[0]}', which {where} do not have"
                 f"{nearest(unknown[0], list(index))}; they have {', '.join(list(index)[:12])}"
+                + ("" if given else "; if it is a class that happens to be rare, name all of them as task.labels")
             )
     return list(names), index
 

@@ -35,7 +35,7 @@ def messages_of(table: pandas.DataFrame, name: str | int, path: str) -> Rows:
             raise InputError(
                 f"task.messages: {path} has no list of messages in row {number}; each is a table with role and content"
             )
-        told = [turn for turn in turns if turn]
+        told = [turn for turn in turns if turn is not None]
         if ASSISTANT not in [role for role, _ in told[1:]]:
             raise InputError(f"task.messages: {path} has no answer of an assistant in row {number}; remove the row")
         rows.append((tuple(text for _, text in told), tuple(role for role, _ in told)))
@@ -90,24 +90,43 @@ def replies(
     """
     names = {"turn": turn, "speaker": speaker, "identifier": identifier, "parent": parent}
     columns = [column(table, name, key, path) for key, name in names.items()]
-    turns = {str(one): (str(role), str(text), above) for text, role, one, above in zip(*columns, strict=True)}
+    turns = {
+        _name(one): (_in_one_line(role), "" if _is_missing(text) else str(text), _name(above))
+        for text, role, one, above in zip(*columns, strict=True)
+    }
     rows: Rows = []
-    for role, text, above in turns.values():
+    for name, (role, text, above) in turns.items():
         if _ROLES.get(role, role) != ASSISTANT or not text.strip():
             continue
-        told = [(ASSISTANT, text)]
-        while above is not None and above == above and str(above):
-            if str(above) not in turns:
+        told, passed, before = [(ASSISTANT, text)], {name}, above
+        while before:
+            if before not in turns:
                 raise InputError(
-                    f"task.parent: {path} has a turn that answers '{above}', which is not there; remove it"
+                    f"task.parent: {path} has a turn that answers '{before}', which is not there; remove it"
                 )
-            role, text, above = turns[str(above)]
-            told.append((_ROLES.get(role, role), text))
+            if before in passed:
+                raise InputError(
+                    f"task.parent: {path} has turns that answer each other in a ring, '{before}' among them"
+                )
+            passed.add(before)
+            who, said, before = turns[before]
+            told.append((_ROLES.get(who, who), said))
         if len(told) > 1:
             told.reverse()
             rows.append((tuple(text for _, text in told), tuple(role for role, _ in told)))
     return rows
 
 
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value
+
+
+def _name(value: Any) -> str:
+    """Return a turn's name as text; beside missing ones, whole numbers are read with a decimal point."""
+    if _is_missing(value):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def _in_one_line(value: Any) -> str:
-    return "" if value is None or value != value else " ".join(str(value).split())
+    return "" if _is_missing(value) else " ".join(str(value).split())

@@ -27,7 +27,7 @@ def is_template(name: str | int | None) -> bool:
 def texts_of(table: pandas.DataFrame, name: str | int, key: str, path: str) -> list[str]:
     """Return the text of each row: of the column `name`, or of the template `name` filled in.
 
-    In a template a cell may be empty; lines that are blank because of it go together.
+    In a template a cell may be empty; what stands between it and the next is left out with it.
 
     Raises:
         InputError: a column is missing, or a row has no text.
@@ -40,7 +40,7 @@ def texts_of(table: pandas.DataFrame, name: str | int, key: str, path: str) -> l
     told = [_filled_in(template, dict(zip(columns, values, strict=True))) for values in zip(*cells, strict=True)]
     if bare := next((number for number, text in enumerate(told, 1) if not text.strip()), None):
         raise InputError(f"task.{key}: {path} has nothing to fill into '{template}' in row {bare}; remove the row")
-    return [re.sub(r"\n{3,}", "\n\n", text) for text in told]
+    return told
 
 
 def text_columns(table: pandas.DataFrame, names: Sequence[str | int], path: str) -> list[pandas.Series]:
@@ -51,6 +51,9 @@ def text_columns(table: pandas.DataFrame, names: Sequence[str | int], path: str)
 
 
 def _filled_in(template: str, values: Mapping[str, str]) -> str:
+    for place, value in values.items():
+        if not value.strip():
+            template = re.sub(rf"\{{{re.escape(place)}\}}\s*", "", template)
     return _PLACE.sub(lambda match: values[match[1]], template)
 
 

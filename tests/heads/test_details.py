@@ -135,6 +135,16 @@ def test_a_span_is_never_longer_than_allowed_nor_backwards():
     assert head_of(ExtractiveQa()).predicted([logits], data).spans == ["abcdef"]
 
 
+def test_a_character_of_several_tokens_is_an_answer():
+    context = "駅は東 に ある"
+    data = encode_split(ExtractiveQa, letters_tokenizer(), Split([("q", context)], [[(2, "東")]]), 60)
+    start, end = data.labels[0]
+    assert end - start == 2, "three bytes"
+    logits = torch.zeros(data.lengths[0], 2)
+    logits[start, 0], logits[end, 1] = 9.0, 9.0
+    assert head_of(ExtractiveQa()).predicted([logits], data).spans == ["東"]
+
+
 def test_the_threshold_is_the_best_there_is():
     generator = np.random.default_rng(0)
     doubts = generator.normal(size=60)
@@ -204,8 +214,9 @@ def test_class_weights_are_torchs_and_balanced_ones_scikit_learns():
     ],
 )
 def test_what_a_form_has_not_is_refused(task, keys, message):
+    split = Split([("a film",), ("good",)], [0, 1])
     with pytest.raises(InputError, match=message):
-        head_of(task, ["a", "b"], Training(**keys))
+        head_of(task, ["a", "b"], Training(**keys), Examples(["a", "b"], split, split, split, []))
 
 
 def test_numbers_are_learned_on_a_scale_of_their_own_and_told_on_the_files():
@@ -259,6 +270,11 @@ def test_of_a_chat_the_assistant_is_learned_and_where_it_stops(tmp_path):
     assert tokenizer.decode(row["input_ids"]) == "the good </s> it bad </s> the film </s> it plot </s>"
     learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
     assert tokenizer.decode(learned) == "bad </s> plot </s>"
+    short = encode_split(task, tokenizer, split, 9)
+    assert tokenizer.decode(short.features[0]["input_ids"]) == "it bad </s> the film </s> it plot </s>", (
+        "the beginning goes"
+    )
+    assert (short.num_cut, short.weights) == (1, [4])
     first = encode_split(task, tokenizer, split, 32, tmp_path).features[0]
     tokenizer.chat_template = CHAT_TEMPLATE.replace("the ", "a ")
     assert encode_split(task, tokenizer, split, 32, tmp_path).features[0] != first, "another template, other tokens"

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -165,17 +164,3 @@ def test_of_prompts_that_fill_everything_the_end_is_read(do_job, sentence_files,
     assert "16 of 17 training texts were cut to 7 tokens" in told
     assert not any("have no target" in one for one in told)
     assert all(math.isfinite(loss) for _, loss in done.record["curves"]["loss"])
-
-
-def test_chats_whose_answers_lie_beyond_the_end_leave_nothing_to_learn(do_job, sentence_files, tiny_language_model):
-    from tests.heads.families import CHAT_TEMPLATE
-
-    folder = Path(shutil.copytree(tiny_language_model("llama"), "chatting"))
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    chat = [{"role": "user", "content": "a good film and a great cast"}, {"role": "assistant", "content": "good"}]
-    for split in ("train", "validation", "test"):
-        Path(f"{split}.jsonl").write_text((json.dumps({"messages": chat}) + "\n") * 4, encoding="utf-8")
-    task = {key: value for key, value in TASKS["llama"].items() if key not in ("prompt", "completion")}
-    task["messages"] = "messages"
-    done = do_job("llama", backbone=str(folder), task=task, training={"max_tokens": 7})
-    assert "the prompts fill the 7 tokens, and nothing is left to be learned; raise it" in done.input_error

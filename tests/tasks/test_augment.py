@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pewb.errors import InputError
 from pewb.tasks import CausalLm, Examples, ExtractiveQa, Split, TextClassification, TokenClassification
-from pewb.tasks.augment import Alteration, alter, augmented
+from pewb.tasks.augment import Alteration, alter, altered_text, augmented
 
 EVERYTHING = Alteration(word_dropout=0.3, swap=0.5, noise=0.5)
 WORDS = st.lists(st.sampled_from(["good", "not", "film", "don't", "7", "never", "the"]), max_size=12)
@@ -31,6 +31,16 @@ def test_each_alteration_does_what_it_says():
     assert sorted(swapped) == words and swapped[:2] == words[1::-1]
     noisy = [word for _, word in alter(words, Alteration(noise=1.0), generator)]
     assert len(noisy) == 10 and sum(one != other for one, other in zip(noisy, words, strict=True)) > 7
+
+
+def test_what_stands_between_words_stays():
+    prompt = "Question: why is the sky blue?\n\nAnswer: "
+    generator = random.Random(0)
+    assert altered_text(prompt, Alteration(word_dropout=1e-9), generator) == prompt
+    assert altered_text("  a b\n", Alteration(swap=1.0), generator) == "  b a\n"
+    for _ in range(20):
+        assert altered_text(prompt, EVERYTHING, generator).count("\n\n") <= 1
+    assert altered_text("", EVERYTHING, generator) == ""
 
 
 def examples_of(texts, labels, names=()):

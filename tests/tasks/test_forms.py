@@ -194,6 +194,24 @@ def test_messages_with_any_names_for_the_roles(tmp_path):
         read(tmp_path, CausalLm, jsonl({"messages": ours["messages"][:1]}), messages="messages")
 
 
+def test_chats_with_one_system_prompt_are_divided(tmp_path):
+    said = [("system", "You help."), ("user", "Hi {}"), ("assistant", "Hello")]
+    rows = [
+        {"messages": [{"role": role, "content": text.format(number)} for role, text in said]} for number in range(100)
+    ]
+    (tmp_path / "all.jsonl").write_text(jsonl(*rows))
+    examples = read_examples(CausalLm(messages="messages", data="all.jsonl"), tmp_path, {})
+    assert min(len(examples.train), len(examples.validation), len(examples.test)) > 0
+
+
+def test_classes_that_are_named_may_be_many(tmp_path):
+    names = [f"class {number}" for number in range(25)]
+    content = "text,label\n" + "".join(f"text {number},{names[number % 25]}\n" for number in range(75))
+    assert read(tmp_path, TextClassification, content, "csv", labels=names).labels == names
+    with pytest.raises(InputError, match="does not look like a label"):
+        read(tmp_path, TextClassification, content, "csv")
+
+
 TURNS = [
     ("e1", "Ann", " Hi. "),
     ("e1", "Bob", "Hello,\nAnn."),
@@ -228,6 +246,10 @@ def test_answers_in_a_tree_of_turns(tmp_path):
     assert split.texts == [("Hi", "Hello"), ("Hi", "Good day"), ("Hi", "Hello", "Well?", "Well.")]
     assert split.labels[2] == ("user", "assistant", "user", "assistant")
     assert CausalLm(**keys).form == "chat"
+    numbered = [row | {"id": int(row["id"]), "up": row["up"] and int(row["up"])} for row in rows]
+    assert read(tmp_path, CausalLm, jsonl(*numbered), **keys).train == split
+    with pytest.raises(InputError, match="answer each other in a ring"):
+        read(tmp_path, CausalLm, jsonl(rows[0] | {"up": "2"}, rows[1]), **keys)
     with pytest.raises(InputError, match="answers '9', which is not there"):
         read(tmp_path, CausalLm, jsonl(*rows, rows[1] | {"id": "6", "up": "9"}), **keys)
 
