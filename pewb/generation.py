@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from pewb.batching import IGNORED, Encoded
-from pewb.errors import InputError, OutOfMemoryError
+from pewb.errors import InputError
 from pewb.evaluation.tables import Table
 from pewb.evaluation.written import answer_in, written_metrics
 from pewb.heads import Predicted
-from pewb.measurement.memory import is_out_of_memory
+from pewb.prediction import in_fitting_batches
 from pewb.recipe import Generation
 from pewb.record import Confusion, Metric
 from pewb.reporting import Reporter
@@ -31,6 +32,22 @@ def check_generation(task: TaskFamily) -> None:
     """
     if reason := task.why_not_written():
         raise InputError(f"generation: {reason}; leave [generation] out")
+
+
+def check_room(
+    task: TaskFamily, data: Encoded, generation: Generation, limit: int | None, num_virtual_tokens: int
+) -> None:
+    """See that a decoder's positions suffice for the longest example and what is written after it; `limit` is their number.
+
+    Raises:
+        InputError: they do not.
+    """
+    read = 0 if task.model_head is SEQ2SEQ_LM else max(data.lengths) + num_virtual_tokens
+    if limit is not None and read + generation.max_new_tokens > limit:
+        raise InputError(
+            f"generation.max_new_tokens: {generation.max_new_tokens} after {read} tokens are more than the {limit} that the"
+            f" backbone can read; allowed: up to {max(0, limit - read)}, or lower training.max_tokens"
+        )
 
 
 @torch.no_grad()
@@ -57,32 +74,24 @@ def generate(
     prompts = [list(ids) for ids in data.features["input_ids"]]
     if not reads_source:
         prompts = [_prompt(ids, labels) for ids, labels in zip(prompts, data.features["labels"], strict=True)]
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     was_training = model.training
     model.eval()
     torch.manual_seed(generation.seed)
-    texts = [""] * len(prompts)
-    num_done = 0
-    while num_done < len(order):
-        indices = order[num_done : num_done + batch_size]
+
+    def write(indices: list[int]) -> list[str]:
         ids, mask = _padded([prompts[index] for index in indices], tokenizer.pad_token_id, left=not reads_source)
-        try:
-            with autocast():
-                written = model.generate(
-                    input_ids=ids.to(device), attention_mask=mask.to(device), **_options(generation, tokenizer)
-                ).cpu()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(indices) == 1:
-                raise OutOfMemoryError(f"{stage}: one example at a time does not fit: {error}") from None
-            batch_size = (len(indices) + 1) // 2
-            continue
+        with autocast():
+            written = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device)).cpu()
         new = written if reads_source else written[:, ids.shape[1] :]
-        for index, text in zip(indices, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-            texts[index] = text.strip()
-        num_done += len(indices)
-        reporter.progress(stage, num_done, len(order))
+        told: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
+        return told
+
+    texts = [""] * len(prompts)
+    lengths = [len(prompt) for prompt in prompts]
+    with _settled(model, _settings(generation, tokenizer, model)):
+        for indices, written in in_fitting_batches(lengths, batch_size, write, reporter, stage):
+            for index, text in zip(indices, written, strict=True):
+                texts[index] = text.strip()
     model.train(was_training)
     return texts
 
@@ -107,21 +116,39 @@ def _padded(rows: Sequence[Sequence[int]], padding: int, left: bool) -> tuple[to
     return ids, mask
 
 
-def _options(generation: Generation, tokenizer: Any) -> dict[str, Any]:
-    """Return transformers' names of the settings; what is not asked for is not taken from the backbone's files either."""
+def _settings(generation: Generation, tokenizer: Any, model: Any) -> GenerationConfig:
+    """Return transformers' settings; of the backbone's own only the tokens with which a text begins are taken."""
+    own = getattr(model, "generation_config", None)
     draws = generation.temperature is not None
-    options: dict[str, Any] = {
-        "max_new_tokens": generation.max_new_tokens,
-        "num_beams": generation.num_beams,
-        "do_sample": draws,
-        "repetition_penalty": generation.repetition_penalty or 1.0,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "use_cache": True,
-    }
-    if draws:
-        options |= {"temperature": generation.temperature, "top_p": generation.top_p or 1.0, "top_k": 0}
-    return options
+    drawing = {"temperature": generation.temperature, "top_p": generation.top_p or 1.0, "top_k": 0} if draws else {}
+    return GenerationConfig(
+        max_new_tokens=generation.max_new_tokens,
+        num_beams=generation.num_beams,
+        do_sample=draws,
+        repetition_penalty=generation.repetition_penalty or 1.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        use_cache=True,
+        **{name: getattr(own, name, None) for name in _BEGINNINGS},
+        **drawing,
+    )
+
+
+@contextmanager
+def _settled(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Let `model` have these settings in the place of its own, from which transformers takes what is not given."""
+    owners = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
+    before = [one.generation_config for one in owners]
+    for one in owners:
+        one.generation_config = settings
+    try:
+        yield
+    finally:
+        for one, own in zip(owners, before, strict=True):
+            one.generation_config = own
+
+
+_BEGINNINGS = ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 
 
 @dataclass(frozen=True)

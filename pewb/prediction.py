@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -80,14 +80,31 @@ def computed(
     Raises:
         OutOfMemoryError: one example at a time does not fit.
     """
-    lengths = batches.data.lengths
+    return in_fitting_batches(
+        batches.data.lengths, batch_size, lambda indices: compute(*batches(indices)), reporter, stage, around_longest
+    )
+
+
+def in_fitting_batches(
+    lengths: Sequence[int],
+    batch_size: int,
+    compute: Callable[[list[int]], Any],
+    reporter: Reporter,
+    stage: str,
+    around_longest: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[tuple[list[int], Any]]:
+    """Yield numbers of rows with these `lengths`, the longest first, and what `compute` makes of them, as many as fit.
+
+    Raises:
+        OutOfMemoryError: one row at a time does not fit.
+    """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     num_done = 0
     while num_done < len(order):
         indices = order[num_done : num_done + batch_size]
         try:
             with around_longest() if num_done == 0 else nullcontext():
-                taken = compute(*batches(indices))
+                taken = compute(indices)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

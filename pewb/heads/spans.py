@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional
 
 from pewb.batching import Encoded, Inputs, Tokenised, kept
-from pewb.errors import InputError
 from pewb.evaluation.answers import exact_match, word_f1
 from pewb.evaluation.intervals import proportion, ratio
 from pewb.evaluation.tables import Table, answers_table
 from pewb.heads.head import Head, Predicted, Reduction
+from pewb.heads.texts import see_offsets
 from pewb.record import Confusion, Metric
 from pewb.tasks import ExtractiveQa, Split
 from pewb.tasks.extractive_qa import Answers
@@ -45,11 +45,7 @@ class Spans(Head):
         Raises:
             InputError: the tokenizer does not say which characters a token stands for.
         """
-        if not tokenizer.is_fast:
-            raise InputError(
-                "backbone: its tokenizer does not say where in a text its tokens are, which answers need;"
-                " name a backbone with a tokenizer.json"
-            )
+        see_offsets(tokenizer, "answers")
         assert isinstance(self.task, ExtractiveQa)
         stride = max_tokens // 3 if self.task.stride is None else self.task.stride
         content = [stride, split.texts, split.labels]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pewb.batching import Tokenised, kept
+from pewb.errors import InputError
 
 
 def tokenised_texts(
@@ -46,3 +47,16 @@ def _tokenised(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int
         tokenise, batched=True, remove_columns=list(columns), load_from_cache_file=False, keep_in_memory=True
     )
     return Tokenised(features, num_cut)
+
+
+def see_offsets(tokenizer: Any, what: str) -> None:
+    """See that a tokenizer says which characters a token stands for, which `what` need.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"backbone: its tokenizer does not say where in a text its tokens are, which {what} need;"
+            " name a backbone with a tokenizer.json"
+        )

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from pewb.batching import IGNORED, Encoded, Inputs, Tokenised, kept
 from pewb.device import moved
-from pewb.errors import InputError
 from pewb.evaluation.metrics import confusion, tag_metrics
 from pewb.evaluation.tables import Table, tags_table
 from pewb.heads.head import Head, Reduction
+from pewb.heads.texts import see_offsets
 from pewb.record import Confusion, Metric
 from pewb.tasks import Split
 from pewb.tasks.token_classification import OUTSIDE
@@ -39,11 +39,7 @@ class WordClasses(Head):
         Raises:
             InputError: the tokenizer does not say which characters a token stands for.
         """
-        if not tokenizer.is_fast:
-            raise InputError(
-                "backbone: its tokenizer does not say where in a text its tokens are, which the tags of words need;"
-                " name a backbone with a tokenizer.json"
-            )
+        see_offsets(tokenizer, "the tags of words")
         content = [[words, tags] for words, tags in zip(split.texts, split.labels, strict=True)]
 
         def make() -> Tokenised:

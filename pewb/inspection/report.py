@@ -19,6 +19,7 @@ from pewb.reporting import Reporter, Silent
 from pewb.runner.prepare import Prepared, prepare
 from pewb.tasks import Examples, Split, TaskFamily, read_examples
 from pewb.tasks.augment import augmented
+from pewb.tasks.model_heads import SEQ2SEQ_LM
 
 _SHOWN = 3
 """Examples that are shown, token by token."""
@@ -139,7 +140,7 @@ def _shown(tokenizer: Any, task: TaskFamily, encoded: Encoded, row: int, example
     ids = features["input_ids"]
     labels = features.get("labels")
     tokens = [tokenizer.decode([token]) for token in ids]
-    if labels is not None and len(labels) == len(ids) and task.model_head.told_as != "sequence-to-sequence head":
+    if labels is not None and len(labels) == len(ids) and task.model_head is not SEQ2SEQ_LM:
         learned = [label != IGNORED for label in labels]
         named = [examples.labels[label] for label in labels if label != IGNORED] if examples.labels else []
         return ShownExample(tokens, learned, " ".join(named))

@@ -22,10 +22,11 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     from accelerate import Accelerator
 
     from pewb import assembly
+    from pewb.anatomy import longest_input
     from pewb.assets import cache_folder
     from pewb.batching import Collated
     from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
-    from pewb.generation import Written, check_generation, generate
+    from pewb.generation import Written, check_generation, check_room, generate
     from pewb.heads import head_of
     from pewb.kernels.compiled import compile_layers
     from pewb.kernels.heap import keep_freed_memory
@@ -93,6 +94,9 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         warnings.append(f"{cut} of {len(splits['train'])} training texts were cut to {training.max_tokens} tokens")
     if without := splits["train"].num_without_target:
         warnings.append(f"{without} of {len(splits['train'])} training texts have no target within max_tokens")
+    if recipe.generation and not job.is_trial:
+        positions = longest_input(assembled.model.config.to_dict())
+        check_room(task, splits["test"], recipe.generation, positions, recipe.strategy.virtual_tokens())
     times: dict[str, float] = {"load_seconds": time.perf_counter() - started}
     measured["times"] = times
     accelerator = Accelerator(mixed_precision=computing.autocast, cpu=device.type == "cpu")

@@ -31,11 +31,11 @@ def messages_of(table: pandas.DataFrame, name: str | int, path: str) -> Rows:
     for number, value in enumerate(column(table, name, "messages", path), 1):
         messages = list(value) if is_list_like(value) and not isinstance(value, Mapping) else []
         turns = [_turn(one) for one in messages]
-        if not turns or None in turns:
+        told = [turn for turn in turns if turn is not None]
+        if not turns or len(told) < len(turns):
             raise InputError(
                 f"task.messages: {path} has no list of messages in row {number}; each is a table with role and content"
             )
-        told = [turn for turn in turns if turn is not None]
         if ASSISTANT not in [role for role, _ in told[1:]]:
             raise InputError(f"task.messages: {path} has no answer of an assistant in row {number}; remove the row")
         rows.append((tuple(text for _, text in told), tuple(role for role, _ in told)))

@@ -6,7 +6,7 @@ import torch
 from pewb import assembly
 from pewb.errors import InputError, RefusedError
 from pewb.evaluation.written import answer_in, written_metrics
-from pewb.generation import Written, check_generation, generate
+from pewb.generation import Written, check_generation, check_room, generate
 from pewb.recipe import Generation
 from pewb.reporting import Silent
 from pewb.strategies import strategies
@@ -92,6 +92,23 @@ def test_every_kind_of_strategy_writes_as_it_predicts(form, architecture, strate
             if expected[-1] == tokenizer.eos_token_id:
                 break
     assert written(made)[2] == tokenizer.decode(expected, skip_special_tokens=True).strip()
+
+
+def test_of_the_backbones_own_settings_none_counts(tiny_language_model):
+    made = trained("causal_lm", "llama", strategies()["full"](), tiny_language_model)
+    texts = written(made)
+    own = made.assembled.model.generation_config
+    own.min_length, own.no_repeat_ngram_size, own.suppress_tokens = 40, 1, [16]
+    assert written(made) == texts
+
+
+def test_there_must_be_room_for_what_is_written(tiny_language_model):
+    made = Made("causal_lm", tiny_language_model("gpt2"), strategies()["lora"](), training_of(1e-3))
+    longest = max(made.judged.data.lengths)
+    check_room(made.task, made.judged.data, Generation(max_new_tokens=64 - longest), 64, 0)
+    check_room(made.task, made.judged.data, Generation(max_new_tokens=640), None, 0)
+    with pytest.raises(InputError, match=f"allowed: up to {64 - longest - 4}, or lower"):
+        check_room(made.task, made.judged.data, Generation(max_new_tokens=64 - longest), 64, 4)
 
 
 def test_drawn_texts_are_seeded(tiny_language_model):
