@@ -96,10 +96,6 @@ class Measurements:
             lines.append(f"| {' | '.join([told.replace('|', '/'), *texts])} |")
         lines.append("")
         lines += self._conclusions(columns)
-        if self.device.get("kind") == "cuda":
-            lines.append(
-                "Measured memory holds cuBLAS's workspaces too; plans take them off the GPU's memory instead.  "
-            )
         packages = ", ".join(f"{name} {number}" for name, number in self.environment.get("packages", {}).items())
         where = (
             f"{self.device.get('name')}, {self.environment.get('platform')}, Python {self.environment.get('python')}"

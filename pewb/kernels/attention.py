@@ -1,4 +1,4 @@
-"""Attention on a CPU by plain matrix products, where PyTorch's own kernels are slower.
+"""Attention by other ways than PyTorch's own choice, where that is slower: on a CPU by plain matrix products.
 
 Measured with forward and backward on 2 cores in bfloat16, 32 sequences of 28 tokens in 12 heads: 21 ms by PyTorch's flash
 kernel, which it takes where there is no dropout, 6 ms by its mathematical one, 5 ms by this; with dropout 8 and 6.
@@ -29,6 +29,15 @@ _LONGEST = 512
 
 _PIECE_BYTES = 16 * 2**20
 """Of recomputed weights at a time."""
+
+
+def leave_out_cudnn() -> None:
+    """Let PyTorch attend by its own kernels on a GPU, not by cuDNN's, which it takes first from Hopper on where there is a mask.
+
+    cuDNN plans anew for every length of a batch, which takes longer than many a step
+    (https://github.com/modelscope/FunASR/issues/3704: 1.05 s instead of 0.1 s on a B200).
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def attend_plainly(model: Any) -> None:

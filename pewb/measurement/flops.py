@@ -119,19 +119,26 @@ def _product_flops(inputs: torch.Tensor, weights: torch.Tensor, *_: Any, **__: A
 
 
 def _attention_flops(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+    return int(sdpa_flop_count(query.shape, *_for_each_head(query, key, value)))
 
 
 def _attention_backward_flops(
     gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
 ) -> int:
-    return int(sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape))
+    return int(sdpa_backward_flop_count(gradient.shape, query.shape, *_for_each_head(query, key, value)))
 
 
+def _for_each_head(query: torch.Tensor, *tensors: torch.Tensor) -> list[tuple[int, ...]]:
+    """Return the shapes of keys and values, (batch, heads, tokens, size), if each head of `query` had its own."""
+    return [(*one.shape[:1], query.shape[1], *one.shape[2:]) for one in tensors]
+
+
+_KERNELS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
 _FLOPS = {
     "linear": _product_flops,
     "int8_scaled_mm": _product_flops,
-    "_scaled_dot_product_flash_attention_for_cpu": _attention_flops,
-    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward_flops,
+    **{f"_scaled_dot_product_{kernel}": _attention_flops for kernel in _KERNELS},
+    **{f"_scaled_dot_product_{kernel}_backward": _attention_backward_flops for kernel in _KERNELS},
 }
-"""What PyTorch's own counter does not know: products inside another operator, bitsandbytes' product, a CPU's attention."""
+"""What PyTorch's own counter does not know: products inside another operator, bitsandbytes' product, a CPU's attention, and
+(before 2.13) heads that share keys and values."""

@@ -27,7 +27,7 @@ class Gpu:
     context_bytes: int
     """What the CUDA context takes of it, with the kernels' code."""
     workspace_bytes: int
-    """What cuBLAS's workspaces take of it; PyTorch's allocator counts them as reserved, a plan does not see them."""
+    """What cuBLAS's workspaces take of it: PyTorch's allocator counts them, a simulation does not see them."""
     compute_capability: tuple[int, int]
     has_bf16: bool
     """Whether its hardware computes in bf16."""
@@ -133,14 +133,14 @@ def gpu(name: str) -> Gpu:
     )
 
 
-def custom_gpu(memory_bytes: int) -> Gpu:
-    """Return a GPU of which only the memory is known, as CUDA reports it; compute capability 8.0 is assumed.
+def custom_gpu(memory_bytes: int, capability: tuple[int, int] = _AMPERE) -> Gpu:
+    """Return a GPU of which only the memory is known, as CUDA reports it; compute capability 8.0 is assumed if not given.
 
     Raises:
         InputError: it has no memory left beside the CUDA context and cuBLAS's workspaces.
     """
     allowance = _document().allowance
-    taken = allowance.context() + allowance.workspace(_AMPERE)
+    taken = allowance.context() + allowance.workspace(capability)
     if memory_bytes <= taken:
         raise InputError(
             f"a GPU with {format_bytes(memory_bytes)} of memory has none left beside the CUDA context and cuBLAS's"
@@ -152,8 +152,8 @@ def custom_gpu(memory_bytes: int) -> Gpu:
         description=title,
         memory_bytes=memory_bytes,
         context_bytes=allowance.context(),
-        workspace_bytes=allowance.workspace(_AMPERE),
-        compute_capability=_AMPERE,
-        has_bf16=True,
+        workspace_bytes=allowance.workspace(capability),
+        compute_capability=capability,
+        has_bf16=capability >= _AMPERE,
         assumption="compute capability 8.0 (Ampere), which computes in bf16; name a GPU to be exact",
     )

@@ -34,8 +34,14 @@ def predict_memory(question: Question, target: Target, longest: int, num_tested:
             f"the plan says that {size} examples at once do not fit: {format_bytes(train.needed_bytes)} are needed, there"
             f" are {format_bytes(target.memory_bytes)}; they are halved until they do"
         )
-    return Prediction(Memory(train=_peak(train), evaluation=_peak(evaluation)), warning)
+    return Prediction(Memory(train=_peak(train, target), evaluation=_peak(evaluation, target)), warning)
 
 
-def _peak(phase: Phase) -> Peak:
-    return Peak(peak_allocated_bytes=phase.allocated_bytes, peak_reserved_bytes=phase.reserved_bytes)
+def _peak(phase: Phase, target: Target) -> Peak:
+    """Return what the run's own measurement is to find: on a GPU with cuBLAS's workspaces."""
+    besides = target.workspace_bytes
+    reserved = phase.reserved_bytes
+    return Peak(
+        peak_allocated_bytes=phase.allocated_bytes + besides,
+        peak_reserved_bytes=None if reserved is None else reserved + besides,
+    )

@@ -27,7 +27,9 @@ class Target:
     has_bf16: bool
     capability: tuple[int, int] = (0, 0)
     memory_bytes: int | None = None
-    """What a training may hold; None: no limit is known."""
+    """What a training may hold, as a simulation counts it; None: no limit is known."""
+    workspace_bytes: int = 0
+    """What a run's allocator counts besides: cuBLAS's workspaces."""
     gpu: Gpu | None = None
 
     def flops(self, precision: str) -> float | None:
@@ -39,7 +41,15 @@ class Target:
 
 def gpu_target(gpu: Gpu) -> Target:
     """Return the target that a known GPU, or one of a given memory, is."""
-    return Target("cuda", gpu.name, gpu.has_bf16, gpu.compute_capability, gpu.usable_bytes, gpu)
+    return Target(
+        "cuda",
+        gpu.name,
+        gpu.has_bf16,
+        gpu.compute_capability,
+        gpu.usable_bytes,
+        workspace_bytes=gpu.workspace_bytes,
+        gpu=gpu,
+    )
 
 
 def choose_target(section: DeviceSection, name: str | None = None, memory: str | None = None) -> Target:
@@ -83,7 +93,7 @@ def target_of(device: torch.device) -> Target:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         capability = torch.cuda.get_device_capability(device)
-        free = custom_gpu(properties.total_memory)
-        return Target("cuda", properties.name, capability >= (8, 0), capability, free.usable_bytes)
+        here = custom_gpu(properties.total_memory, capability)
+        return replace(gpu_target(here), name=properties.name, gpu=None)
     has_bf16 = choose_precision("auto", device).precision == "bf16"
     return Target("cpu", device_name(device), has_bf16, memory_bytes=psutil.virtual_memory().total)

@@ -22,11 +22,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 _IMPORTED = (
-    "torch",
     "datasets",
     "accelerate",
     "pewb.assembly",
@@ -38,7 +36,6 @@ _IMPORTED = (
 _IMPORTED_WITHOUT_GPU = ("peft",)
 """Imports bitsandbytes, which asks an NVIDIA GPU for its capability: none could be used after a fork."""
 
-_NVIDIA = Path("/proc/driver/nvidia")
 _LONGEST_REQUEST = 65536
 _LOOKS_SECONDS = 0.1
 
@@ -170,7 +167,8 @@ def main(channel: str) -> int:
     """Import, serve the socket with the number `channel` until it is closed, and, in a forked process, do what was asked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # it is for the forked processes, which let it through
     gc.disable()  # nothing of what is imported is garbage: to look for some takes a quarter of the time
-    for name in _IMPORTED if _NVIDIA.exists() else (*_IMPORTED, *_IMPORTED_WITHOUT_GPU):
+    torch = import_module("torch")
+    for name in _IMPORTED if torch.cuda.is_available() else (*_IMPORTED, *_IMPORTED_WITHOUT_GPU):
         import_module(name)
     if not _forks_soundly():
         return 0

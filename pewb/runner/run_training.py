@@ -28,6 +28,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
     from pewb.generation import Written, check_generation, check_room, generate
     from pewb.heads import head_of
+    from pewb.kernels.attention import leave_out_cudnn
     from pewb.kernels.compiled import compile_layers
     from pewb.kernels.heap import keep_freed_memory
     from pewb.measurement.flops import matmul_peak
@@ -43,6 +44,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     recipe, training, task = job.recipe, job.recipe.training, job.task
     started = time.perf_counter()
     keep_freed_memory()
+    leave_out_cudnn()
     if recipe.device.threads:
         torch.set_num_threads(recipe.device.threads)
     device = choose_device(recipe.device)

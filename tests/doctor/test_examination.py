@@ -2,7 +2,9 @@
 
 import pytest
 
+from pewb.device import choose_device
 from pewb.doctor import examination, examine
+from pewb.recipe import DeviceSection
 from tests.assets.conftest import Reports
 
 
@@ -57,7 +59,7 @@ def test_a_kind_of_storage_that_fails_is_named_and_the_others_work(found, monkey
     monkeypatch.setattr(examination, "_train_through", broken)
     told = [(one.state, one.text) for one in examine(Reports()) if one.name == "quantization"]
     assert told == [
-        ("ok", "nf4, fp4 work on cpu"),
+        ("ok", f"nf4, fp4 work on {choose_device(DeviceSection()).type}"),
         ("warning", "int8 does not work: no kernel image is available"),
     ]
 

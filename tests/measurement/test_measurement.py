@@ -7,6 +7,7 @@ import torch
 
 from pewb.anatomy import anatomy_of
 from pewb.errors import OutOfMemoryError
+from pewb.measurement.flops import flops_of
 from pewb.measurement.memory import LiveTensors, PhaseMemory, is_out_of_memory, tensors_of
 from pewb.measurement.parameters import count_parameters
 from pewb.strategies.lora import Lora
@@ -88,3 +89,11 @@ def test_tensors_of_a_quantised_model_hold_its_scales(tiny_backbone):
     counted = sum(one.numel() * one.element_size() for one in tensors_of(model))
     bare = sum(one.numel() * one.element_size() for one in model.parameters())
     assert counted > bare
+
+
+def test_heads_that_share_keys_take_as_many_operations_as_heads_with_their_own():
+    attend = torch.ops.aten._scaled_dot_product_flash_attention.default
+    query = torch.empty(2, 8, 16, 32, dtype=torch.bfloat16, device="meta")
+    shared, own = (torch.empty(2, heads, 16, 32, dtype=torch.bfloat16, device="meta") for heads in (2, 8))
+    operations = [flops_of(attend, (query, one, one), {}, None) for one in (shared, own)]
+    assert operations == [4 * 2 * 8 * 16 * 16 * 32] * 2

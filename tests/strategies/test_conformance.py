@@ -291,6 +291,8 @@ PROOFS = {
 
 @pytest.mark.parametrize("one", marked(REFUSED, lambda one: one.quantization == "none" or one.architecture == "bert"))
 def test_refusals_are_true(one, tiny_backbone):
+    if "LoftQ" in one.refusal and torch.cuda.is_available():
+        pytest.skip("it is refused on a CPU, and this is a GPU")
     folder = tiny_backbone(one.architecture)
     with pytest.raises(RefusedError):
         check_recipe(one)
