@@ -208,6 +208,8 @@ class Record(_Section):
     """File of per-example test predictions, beside the record."""
     model: str | None = None
     """Folder of the trained weights, relative to the record."""
+    head_constants: dict[str, float] = {}
+    """What answers depend on beside the weights: a regression's scale, the doubt up to which a question is answered."""
 
     def summary(self, path: Path | None = None) -> dict[str, Any]:
         """Return what `pewb run --json` prints of this run."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pewb.errors import TrainingError
 from pewb.evaluation.metrics import regression_metrics
 from pewb.heads import Predicted
 from pewb.heads.classes import ClassPredictions
@@ -158,7 +159,10 @@ def _tf_idf(examples: Examples) -> Sequence[Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    train = vectorizer.fit_transform(_documents(examples.train))
+    try:
+        train = vectorizer.fit_transform(_documents(examples.train))
+    except ValueError:  # an empty vocabulary
+        raise TrainingError("no training text has a word in it, so there is nothing to weigh") from None
     return [train, *(vectorizer.transform(_documents(split)) for split in (examples.validation, examples.test))]
 
 

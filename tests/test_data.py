@@ -87,6 +87,13 @@ def test_a_clean_copy_is_a_task_like_the_first(recipe, tmp_path):
     assert "is there already" in str(again.exception)
 
 
+def test_a_clean_copy_is_of_all_examples_and_keeps_how_they_are_judged(recipe):
+    asked = ("--set", "limit.train=4", "--set", "limit.test=2", "--set", "task.metric=f1")
+    told = invoke(recipe, "--clean", "clean", *asked)
+    assert "train: 4 kept; left out: 1 also in test, 2 same text, unlike labels, 1 there already" in told
+    assert 'metric = "f1"' in told
+
+
 def test_learned_tokens_stand_between_marks(recipe, tiny_language_model):
     path = recipe.parent / "pairs.jsonl"
     path.write_text((json.dumps({"q": "a good film", "a": "it was great"}) + "\n") * 2)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pewb.errors import TrainingError
 from pewb.references import REFERENCES
 from pewb.tasks import Examples, Split, TextClassification
 from tests.conftest import SENTENCES
@@ -48,6 +49,12 @@ def test_both_texts_of_a_pair_are_read():
         TextClassification(), Examples(["no", "yes"], pairs, pairs, pairs, [])
     )
     assert reference.predictions.probabilities.argmax(1).tolist() == pairs.labels
+
+
+def test_texts_without_words_have_nothing_to_weigh():
+    marks = Split([("!!!",), ("?",)] * 3, [0, 1] * 3)
+    with pytest.raises(TrainingError, match="no training text has a word in it"):
+        REFERENCES["tf_idf_logistic_regression"](TextClassification(), Examples(["a", "b"], marks, marks, marks, []))
 
 
 @pytest.mark.assets

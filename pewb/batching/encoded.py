@@ -92,7 +92,7 @@ def _place_in(cache: Path, tokenizer: Any, content: Any, max_tokens: int, form: 
     return cache / hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-_FORMAT = 3
+_FORMAT = 4
 """Of what is kept: raised when rows of the same texts become others."""
 
 

@@ -58,6 +58,8 @@ def head_of(
         weights = weights_of(training.class_weights, labels, examples, are_sets=kind is MultiLabel)
     if kind is Number and examples is not None:
         return Number(task, labels, scale=scale_of(examples.train.labels))
+    if kind is Spans and examples is not None:
+        return Spans(task, labels, threshold=None if all(examples.train.labels) else 0.0)
     return kind(task, labels, training.label_smoothing, weights)
 
 

@@ -30,12 +30,12 @@ class NextTokens(Tokens):
         Prompt and completion are tokenised apart, so that the labels begin where the completion does.
         """
         end = end_token(tokenizer)
-        start = _leading_tokens(tokenizer)
+        start = leading_tokens(tokenizer)
         texts = split.texts
-        completions = _plain_tokens(tokenizer, [pair[-1] for pair in texts])
+        completions = plain_tokens(tokenizer, [pair[-1] for pair in texts])
         if len(texts[0]) == 1:
             return _blocks(start, [[*ids, end] for ids in completions], max_tokens)
-        prompts = _plain_tokens(tokenizer, [pair[0] for pair in texts])
+        prompts = plain_tokens(tokenizer, [pair[0] for pair in texts])
         pairs = zip(prompts, completions, strict=True)
         return rows_of([[(prompt, False), ([*told, end], True)] for prompt, told in pairs], max_tokens, start)
 
@@ -105,13 +105,14 @@ def end_token(tokenizer: Any) -> int:
     return end
 
 
-def _plain_tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def plain_tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Return the tokens of each text, in which nothing is a special token."""
     encoding = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
     ids: list[list[int]] = encoding["input_ids"]
     return ids
 
 
-def _leading_tokens(tokenizer: Any) -> list[int]:
+def leading_tokens(tokenizer: Any) -> list[int]:
     """Return the special tokens that the tokenizer puts before a text, such as Llama's begin token."""
     encoding = tokenizer("a", return_special_tokens_mask=True)
     is_special = encoding["special_tokens_mask"]

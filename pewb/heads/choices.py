@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from pewb.batching import Encoded
+from pewb.batching import Encoded, Tokenised
+from pewb.errors import InputError
 from pewb.evaluation.intervals import proportion
 from pewb.evaluation.tables import Table, choices_table
-from pewb.heads.causal_lm import NextTokens
+from pewb.heads.causal_lm import NextTokens, leading_tokens, plain_tokens, rows_of
 from pewb.record import Confusion, Metric
 from pewb.tasks import Split
 
@@ -21,19 +23,42 @@ _BETWEEN = " "
 
 
 class LikeliestChoice(NextTokens):
-    """The loss of the right choice's tokens; an evaluation computes that of every choice, each a row."""
+    """The loss of the right choice's tokens; an evaluation computes that of every choice, each a row.
 
-    def encode(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
-        """Tokenise each choice of each example as a continuation of its prompt."""
-        rows: list[tuple[str, ...]] = [(texts[0], _BETWEEN + choice) for texts in split.texts for choice in texts[1:]]
-        return replace(super().encode(tokenizer, Split(rows), max_tokens, cache), split=split)
+    No end token follows a choice: what is compared are the likelihoods of its bytes.
+    """
+
+    packs: ClassVar[bool] = False
 
     def encode_training(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
         """Tokenise the right choice of each example as a continuation of its prompt."""
         rows: list[tuple[str, ...]] = [
-            (texts[0], _BETWEEN + texts[1 + label]) for texts, label in zip(split.texts, split.labels, strict=True)
+            (texts[0], texts[1 + label]) for texts, label in zip(split.texts, split.labels, strict=True)
         ]
-        return super().encode(tokenizer, Split(rows), max_tokens, cache)
+        return self.encode(tokenizer, Split(rows), max_tokens, cache)
+
+    def _tokenised(self, tokenizer: Any, split: Split, max_tokens: int) -> Tokenised:
+        """Return a row for each choice; all choices of an example go on from the same end of its prompt, and none is cut.
+
+        Raises:
+            InputError: a choice leaves no room for its prompt.
+        """
+        start = leading_tokens(tokenizer)
+        prompts = plain_tokens(tokenizer, [texts[0] for texts in split.texts])
+        choices = iter(plain_tokens(tokenizer, [_BETWEEN + one for texts in split.texts for one in texts[1:]]))
+        rows, num_cut = [], 0
+        for prompt, texts in zip(prompts, split.texts, strict=True):
+            told = list(islice(choices, len(texts) - 1))
+            longest = max(map(len, told))
+            left = max_tokens - len(start) - longest
+            if left < 1:
+                raise InputError(
+                    f"training.max_tokens: a choice of {longest} tokens leaves no room for its prompt within {max_tokens};"
+                    f" allowed: from {longest + len(start) + 1} on"
+                )
+            num_cut += left < len(prompt)
+            rows += [[(prompt[max(0, len(prompt) - left) :], False), (one, True)] for one in told]
+        return replace(rows_of(rows, max_tokens, start), num_cut=num_cut)
 
     def predicted(self, found: Sequence[torch.Tensor], data: Encoded) -> ChoicePredictions:  # type: ignore[override]
         """Return the choices of each example by their likelihood."""

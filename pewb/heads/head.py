@@ -59,8 +59,6 @@ class Head(ABC):
     """Whether classes can count more or less."""
     packs: ClassVar[bool] = False
     """Whether several examples may share a row."""
-    is_calibrated: ClassVar[bool] = False
-    """Whether something of it is chosen on the validation split once the model is trained."""
 
     @abstractmethod
     def encode(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
@@ -94,6 +92,16 @@ class Head(ABC):
     def calibrated(self, predicted: Predicted) -> Head:
         """Return the head with what is chosen on the validation split, of which `predicted` is; of most heads nothing is."""
         return self
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether something of it is chosen on the validation split once the model is trained."""
+        return False
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """What answers depend on beside the model's weights, by name: it is kept in the record, and with the weights."""
+        return {}
 
     @abstractmethod
     def blank_labels(self, num_rows: int, num_tokens: int, device: torch.device) -> torch.Tensor:

@@ -35,6 +35,11 @@ class Number(Head):
         labels = [(label - mean) / deviation for label in split.labels]
         return Encoded(made.features, labels, lengths, made.num_cut, [1] * len(split), split)
 
+    @property
+    def constants(self) -> dict[str, float]:
+        """The scale."""
+        return dict(zip(("mean", "deviation"), self.scale, strict=True))
+
     def losses(self, model: Any, inputs: Inputs, labels: torch.Tensor, reduction: Reduction = "sum") -> torch.Tensor:
         """Return the sum over the examples, or each one's loss."""
         losses = (self.logits(model, inputs, labels).float().squeeze(1) - labels.float()).square()

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from pewb.batching import Encoded, Inputs, Tokenised, kept
+from pewb.errors import InputError
 from pewb.evaluation.answers import exact_match, word_f1
 from pewb.evaluation.intervals import proportion, ratio
 from pewb.evaluation.tables import Table, answers_table
@@ -22,6 +23,8 @@ from pewb.tasks import ExtractiveQa, Split
 from pewb.tasks.extractive_qa import Answers
 
 _LONGEST_ANSWER = 30
+_NEW = 2
+"""Tokens of a context that are in no window before, at least."""
 _WITHOUT_ANSWER = 0
 """The token that stands for no answer: [CLS], or whatever comes first."""
 
@@ -32,22 +35,21 @@ class Spans(Head):
 
     A text that is too long becomes several windows that overlap, each a row; one without the answer is to point to its
     first token. The answer is the likeliest span of all windows, or none, where its score is lower by more than
-    `threshold` than that of no answer.
+    `threshold` than that of no answer. Where every question of training has an answer, one is always given.
     """
 
-    threshold: float = 0.0
-    is_calibrated: ClassVar[bool] = True
+    threshold: float | None = None
+    """None: an answer is always given."""
     smooths: ClassVar[bool] = False
 
     def encode(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
         """Tokenise the questions with each window of their contexts.
 
         Raises:
-            InputError: the tokenizer does not say which characters a token stands for.
+            InputError: the tokenizer does not say which characters a token stands for, or rows are too short.
         """
         see_offsets(tokenizer, "answers")
-        assert isinstance(self.task, ExtractiveQa)
-        stride = max_tokens // 3 if self.task.stride is None else self.task.stride
+        stride = self._stride(tokenizer, max_tokens)
         content = [stride, split.texts, split.labels]
 
         def make() -> Tokenised:
@@ -57,6 +59,22 @@ class Spans(Head):
         lengths = [len(ids) for ids in made.features["input_ids"]]
         labels = list(zip(made.features["_start"], made.features["_end"], strict=True))
         return Encoded(made.features, labels, lengths, made.num_cut, [1] * len(lengths), split)
+
+    def _stride(self, tokenizer: Any, max_tokens: int) -> int:
+        """Return how many tokens windows share: as many as are asked for, or a third of a row, as far as any question allows.
+
+        Raises:
+            InputError: a context would have no room.
+        """
+        assert isinstance(self.task, ExtractiveQa)
+        num_special = tokenizer.num_special_tokens_to_add(pair=True)
+        room = max_tokens - max_tokens // 2 - num_special - _NEW
+        if room < 0:
+            raise InputError(
+                f"training.max_tokens: {max_tokens} leave no room for a context beside its question; allowed: from"
+                f" {2 * (num_special + _NEW)} on"
+            )
+        return min(max_tokens // 3, room) if self.task.stride is None else self.task.stride
 
     def logits(self, model: Any, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
         """Return what `model` says of each token of the text; virtual ones stand before them."""
@@ -100,12 +118,25 @@ class Spans(Head):
             if scores[start, end] > best[question]:
                 best[question] = scores[start, end]
                 texts[question] = data.split.texts[question][1][starts[start] : ends[end]]
-        return SpanPredictions(texts, without - best, data.split.labels, self.threshold)
+        doubts = np.nan_to_num(
+            without - best, posinf=float(np.finfo(np.float32).max)
+        )  # where no token could be an answer
+        return SpanPredictions(texts, doubts, data.split.labels, self.threshold)
 
     def calibrated(self, predicted: Predicted) -> Spans:
         """Return the head with the threshold that is best for `predicted`, of the validation split."""
         assert isinstance(predicted, SpanPredictions)
-        return replace(self, threshold=predicted.best_threshold())
+        return self if self.threshold is None else replace(self, threshold=predicted.best_threshold())
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether there is a threshold to be chosen."""
+        return self.threshold is not None
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """The doubt up to which an answer is given."""
+        return {} if self.threshold is None else {"no_answer_threshold": self.threshold}
 
     def blank_labels(self, num_rows: int, num_tokens: int, device: torch.device) -> torch.Tensor:
         """Return start and end, (rows, 2)."""
@@ -117,18 +148,23 @@ def _tokenised(tokenizer: Any, split: Split, max_tokens: int, stride: int) -> To
     from datasets import Dataset
 
     has_pairs = tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False)
-    num_special = tokenizer.num_special_tokens_to_add(pair=True)
     questions, num_cut = _shortened(tokenizer, [texts[0] for texts in split.texts], max_tokens // 2)
     if not has_pairs:  # as of other pairs, nothing would stand between them
         questions = [f"{question}\n" for question in questions]
-    room = max_tokens - max_tokens // 2 - num_special
+    taken = max(map(len, tokenizer(questions, add_special_tokens=False, split_special_tokens=True)["input_ids"]))
+    room = max_tokens - taken - tokenizer.num_special_tokens_to_add(pair=True) - _NEW
+    if stride > room:
+        raise InputError(
+            f"task.stride: {stride} of {max_tokens} tokens leave nothing new for a window beside a question of {taken};"
+            f" allowed: up to {room}, or raise training.max_tokens"
+        )
     side, tokenizer.truncation_side = tokenizer.truncation_side, "right"
     encoding = tokenizer(
         questions,
         [texts[1] for texts in split.texts],
         truncation="only_second",
         max_length=max_tokens,
-        stride=max(0, min(stride, room - 2)),
+        stride=stride,
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
         split_special_tokens=True,
@@ -186,8 +222,8 @@ class SpanPredictions:
     doubts: np.ndarray
     """By how much no answer scores higher than the best span, (questions,)."""
     answers: Sequence[Answers]
-    threshold: float
-    """No answer is given where there is more doubt; where every question has an answer, one is always given."""
+    threshold: float | None
+    """No answer is given where there is more doubt; None: one is always given."""
 
     @property
     def _accepted(self) -> list[list[str]]:
@@ -201,7 +237,7 @@ class SpanPredictions:
     @property
     def predicted(self) -> list[str]:
         """The answers that are given; empty: there is none."""
-        if not self.has_unanswerable:
+        if self.threshold is None:
             return self.spans
         return [
             "" if doubt > self.threshold else span for span, doubt in zip(self.spans, self.doubts.tolist(), strict=True)
@@ -223,10 +259,10 @@ class SpanPredictions:
         pairs = list(zip(predicted, self._accepted, strict=True))
         return np.array([exact_match(*pair) for pair in pairs]), np.array([word_f1(*pair) for pair in pairs])
 
-    def best_threshold(self) -> float:
+    def best_threshold(self) -> float | None:
         """Return the doubt up to which to answer, with which F1 is the greatest (as SQuAD 2.0's script finds it)."""
         if not self.has_unanswerable:
-            return self.threshold
+            return self.threshold  # to answer always is best here, and says nothing of other questions
         _, with_span = self._scores(self.spans)
         _, with_none = self._scores([""] * len(self.spans))
         order = np.argsort(self.doubts, kind="stable")

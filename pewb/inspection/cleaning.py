@@ -14,6 +14,7 @@ from pewb.inspection.repeated import repeated
 from pewb.inspection.report import examples_of
 from pewb.recipe import LoadedRecipe
 from pewb.reporting import Reporter, Silent
+from pewb.tasks import read_examples
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Cleaned:
 
 
 def clean(loaded: LoadedRecipe, folder: Path, reporter: Reporter | None = None) -> Cleaned:
-    """Write the examples of a recipe's task into `folder`, a JSON Lines file for each split.
+    """Write the examples of a recipe's task into `folder`, all of them, a JSON Lines file for each split.
 
     What is also in the test split is left out of training and validation, what is also in validation out of training;
     of equal texts with one label the first is kept, and of equal texts with unlike labels none.
@@ -40,8 +41,9 @@ def clean(loaded: LoadedRecipe, folder: Path, reporter: Reporter | None = None) 
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--clean: {folder} is there already; name a new folder")
-    prepared, examples = examples_of(loaded, reporter or Silent())
+    prepared, _ = examples_of(loaded, reporter or Silent())
     task = prepared.task.table
+    examples = read_examples(task, prepared.task.folder, {})  # whatever [limit] takes of them
     splits = {"train": examples.train, "validation": examples.validation, "test": examples.test}
     found = repeated(splits)
     dropped: dict[str, dict[str, int]] = {}
@@ -64,6 +66,7 @@ def clean(loaded: LoadedRecipe, folder: Path, reporter: Reporter | None = None) 
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(content, encoding="utf-8")
     keys = task.written_keys(len(examples.train.texts[0]), examples.labels)
+    keys |= {key: value for key in task.kept_keys if (value := getattr(task, key)) is not None}
     files = {name: (folder / f"{name}.jsonl").as_posix() for name in splits}
     table = tomli_w.dumps({"task": keys | files})
     return Cleaned(folder, {name: len(rows) for name, rows in lines.items()}, dropped, table)

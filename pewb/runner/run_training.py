@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -93,7 +94,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     measured["data"] |= {f"{name}_cut": encoded.num_cut for name, encoded in splits.items()}
     cut = splits["train"].num_cut
     if cut:
-        warnings.append(f"{cut} of {len(splits['train'])} training texts were cut to {training.max_tokens} tokens")
+        warnings.append(f"{cut} of {len(examples.train)} training texts were cut to {training.max_tokens} tokens")
     if without := splits["train"].num_without_target:
         warnings.append(f"{without} of {len(splits['train'])} training texts have no target within max_tokens")
     if recipe.generation and not job.is_trial:
@@ -160,6 +161,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
                 EVALUATION_BATCH_SIZE,
                 str(recipe.generation),
                 training.label_smoothing,
+                head.constants,
                 task.model_dump(mode="json"),
                 examples.labels,
                 examples.facts(),
@@ -215,6 +217,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         return
     if head.is_calibrated:
         head = head.calibrated(evaluate("validation", "choosing the threshold"))
+    measured["head_constants"] = head.constants
     before = time.perf_counter()
     with evaluation_memory.measured():
         predictions = judged(
@@ -229,6 +232,8 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     if assembled.prefix:
         assembled.prefix.restore()
     assembled.strategy.save(assembled.model, job.model_folder)
+    if head.constants:
+        (job.model_folder / "head.json").write_text(json.dumps(head.constants), encoding="utf-8")
     measured["model"] = str(job.model_folder.relative_to(job.results))
     measured["shipped_bytes"] = sum(
         path.stat().st_size for path in job.model_folder.rglob("*") if path.is_file() and path.suffix != ".md"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import field_validator, model_validator
 
@@ -33,6 +33,8 @@ class Completions(TaskFamily):
 
     answer: str | None = None
     """A regular expression: its first group, or all of it, where it is found last in a text, is what counts as the answer."""
+
+    kept_keys: ClassVar[tuple[str, ...]] = ("answer",)
 
     @property
     def main_metric(self) -> str:

@@ -34,7 +34,7 @@ def messages_of(table: pandas.DataFrame, name: str | int, path: str) -> Rows:
         told = [turn for turn in turns if turn is not None]
         if not turns or len(told) < len(turns):
             raise InputError(
-                f"task.messages: {path} has no list of messages in row {number}; each is a table with role and content"
+                f"task.messages: {path} has no list of messages in row {number}; each is a table with role and content, which is text"
             )
         if ASSISTANT not in [role for role, _ in told[1:]]:
             raise InputError(f"task.messages: {path} has no answer of an assistant in row {number}; remove the row")
@@ -47,8 +47,20 @@ def _turn(message: Any) -> tuple[str, str] | None:
     if not isinstance(message, Mapping):
         return None
     role = message.get("role", message.get("from"))
-    text = message.get("content", message.get("value"))
-    return (_ROLES.get(str(role), str(role)), str(text)) if role is not None and text is not None else None
+    text = _said(message.get("content", message.get("value")))
+    return (_ROLES.get(str(role), str(role)), text) if role is not None and text is not None else None
+
+
+def _said(content: Any) -> str | None:
+    """Return a message's text, which may be in parts; None if there are others than text."""
+    from pandas.api.types import is_list_like
+
+    if not is_list_like(content):
+        return content if isinstance(content, str) else None
+    parts = [] if isinstance(content, Mapping) else list(content)
+    found = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    texts = [text for text in found if isinstance(text, str)]
+    return "".join(texts) if texts and len(texts) == len(found) else None
 
 
 def following_turns(

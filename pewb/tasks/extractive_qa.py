@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -13,6 +14,7 @@ from pewb.tasks.augment import altered_text
 from pewb.tasks.examples import Examples, Split, shared_texts
 from pewb.tasks.family import Rows, TaskFamily
 from pewb.tasks.model_heads import QUESTION_ANSWERING, ModelHead
+from pewb.tasks.splits import text_key
 from pewb.tasks.tables import column, filled
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class ExtractiveQa(TaskFamily):
     """The keys of a `task` table with `kind = "extractive_qa"`.
 
     The files are SQuAD's JSON (1.1 or 2.0), or tables whose rows hold a question, a context, and a table of answers with
-    `text` and `answer_start`, lists of equal length. A context that is too long is read in windows that overlap.
+    `text` and `answer_start`, lists of equal length; or a list of answers, each of which is looked for in the context. A context that is too long is read in windows that overlap.
     """
 
     kind: Literal["extractive_qa"] = "extractive_qa"
@@ -43,6 +45,7 @@ class ExtractiveQa(TaskFamily):
     """Tokens; left out: 30."""
 
     model_head: ClassVar[ModelHead] = QUESTION_ANSWERING
+    kept_keys: ClassVar[tuple[str, ...]] = ("stride", "longest_answer")
 
     @model_validator(mode="after")
     def _columns_make_sense(self) -> ExtractiveQa:
@@ -70,6 +73,10 @@ class ExtractiveQa(TaskFamily):
         """Return question, context and answers."""
         answers = {"text": [text for _, text in label], "answer_start": [start for start, _ in label]}
         return {"question": texts[0], "context": texts[1], "answers": answers}
+
+    def split_key(self, texts: tuple[str, ...], label: Any) -> str:
+        """Divide contexts as a whole, with all questions about them."""
+        return text_key(texts[1:])
 
     def rows(self, table: pandas.DataFrame, path: str) -> Rows:
         """Return question and context of each row, and its answers."""
@@ -115,15 +122,27 @@ class Questions(Examples):
 
 
 def _answers(value: Any, path: str, row: int) -> Answers:
-    """Return the answers in a cell."""
+    """Return the answers in a cell; of one without a place the first in the context is meant."""
+    from pandas.api.types import is_list_like
+
+    if is_list_like(value) and not isinstance(value, Mapping) and all(isinstance(text, str) for text in value):
+        return [(0, text) for text in value if text.strip()]
     if isinstance(value, Mapping) and {"text", "answer_start"} <= set(value):
-        texts, starts = list(value["text"]), list(value["answer_start"])
-        if len(texts) == len(starts):
-            return [(int(start), str(text)) for start, text in zip(starts, texts, strict=True) if str(text).strip()]
+        texts, starts = (_as_list(value[key]) for key in ("text", "answer_start"))
+        are_places = all(isinstance(start, Integral) and int(start) >= 0 for start in starts)
+        if len(texts) == len(starts) and are_places and all(isinstance(text, str) for text in texts):
+            return [(int(start), text) for start, text in zip(starts, texts, strict=True) if text.strip()]
     raise InputError(
-        f"task.answers: {path} has no table of answers in row {row}; give JSON Lines or Parquet with"
+        f"task.answers: {path} has no table or list of answers in row {row}; give JSON Lines or Parquet with"
         ' {"text": […], "answer_start": […]}, or SQuAD\'s own JSON (format = "squad")'
     )
+
+
+def _as_list(value: Any) -> list[Any]:
+    """Return the values of a cell that holds a list, or one value, or none."""
+    from pandas.api.types import is_list_like
+
+    return list(value) if is_list_like(value) else [] if value is None else [value]
 
 
 def _placed(start: int, text: str, context: str) -> tuple[int, str] | None:

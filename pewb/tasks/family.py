@@ -63,6 +63,8 @@ class TaskFamily(BaseModel):
 
     model_head: ClassVar[ModelHead]
     """What stands on top of the backbone: a new head, or the one with which it predicts tokens."""
+    kept_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that mean the same for a copy of the examples: they are about neither files nor columns."""
     references: ClassVar[tuple[str, ...]] = ()
     """Classical predictors that stand in every table beside the strategies, so that a useless one is seen to be useless."""
 
@@ -150,7 +152,7 @@ class TaskFamily(BaseModel):
         raise NotImplementedError
 
     def written_keys(self, num_texts: int, names: Sequence[str]) -> dict[str, Any]:
-        """Return the keys of a task that reads rows of `written`, besides those of the files."""
+        """Return the keys of a task that reads rows of `written`, besides those of the files and the `kept_keys`."""
         return {"kind": self.kind}
 
     def why_not_written(self) -> str | None:

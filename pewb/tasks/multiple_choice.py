@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from pewb.tasks.augment import Alteration
 
 
+NamedChoices = tuple[list[str] | None, list[str]]
+"""The names that a file gives the choices of a row, such as A, B, C, if it does; and the choices."""
+
+
 class MultipleChoice(TaskFamily):
     """The keys of a `task` table with `kind = "multiple_choice"`.
 
@@ -37,7 +43,7 @@ class MultipleChoice(TaskFamily):
     choices: str | int | list[str | int] = "choices"
     """The column with lists of choices (or with tables of `text` and `label`, as ARC has them), or a column for each."""
     label: str | int = "label"
-    """The column with the right one: its number, from 0; or its letter; or what it says."""
+    """The column with the right one, in every row in the same way: its letter; its number, from 0; or what it says."""
 
     model_head: ClassVar[ModelHead] = CAUSAL_LM
     references: ClassVar[tuple[str, ...]] = ("random_choice",)
@@ -70,39 +76,42 @@ class MultipleChoice(TaskFamily):
     def rows(self, table: pandas.DataFrame, path: str) -> Rows:
         """Return the prompt and the choices of each row, and the number of the right one."""
         prompts = texts_of(table, self.prompt, "prompt", path)
-        labels = filled(column(table, self.label, "label", path), "label", path).astype(str)
-        rows: Rows = []
-        for number, (prompt, (names, choices), label) in enumerate(
-            zip(prompts, self._choices(table, path), labels, strict=True), 1
-        ):
-            if len(choices) < 2 or not all(choice.strip() for choice in choices):
+        labels = filled(column(table, self.label, "label", path), "label", path).astype(str).str.strip()
+        choices = self._choices(table, path)
+        for number, (_, texts) in enumerate(choices, 1):
+            if len(texts) < 2 or not all(text.strip() for text in texts):
                 raise InputError(f"task.choices: {path} has fewer than two choices in row {number}, or an empty one")
-            rows.append(((prompt, *choices), _right_one(label.strip(), names, choices, path, number)))
-        return rows
+        right = _right_ones(list(labels), choices, path)
+        return [((prompt, *texts), one) for prompt, (_, texts), one in zip(prompts, choices, right, strict=True)]
 
-    def _choices(self, table: pandas.DataFrame, path: str) -> list[tuple[list[str], list[str]]]:
-        """Return the names of the choices, and the choices, of each row."""
+    def _choices(self, table: pandas.DataFrame, path: str) -> list[NamedChoices]:
+        """Return the names of the choices, where the file has some, and the choices, of each row."""
         from pandas.api.types import is_list_like
 
         if isinstance(self.choices, list):
             columns = [
                 filled(column(table, name, "choices", path), "choices", path).astype(str) for name in self.choices
             ]
-            return [(_letters(len(row)), list(row)) for row in zip(*columns, strict=True)]
-        found = []
+            return [(None, list(row)) for row in zip(*columns, strict=True)]
+        found: list[NamedChoices] = []
         for number, value in enumerate(column(table, self.choices, "choices", path), 1):
-            if isinstance(value, Mapping) and "text" in value:
-                texts = [str(one) for one in value["text"]]
-                names = [str(one) for one in value["label"]] if "label" in value else _letters(len(texts))
+            if isinstance(value, Mapping) and is_list_like(value.get("text")):
+                texts = list(value["text"])
+                names = [str(one) for one in value["label"]] if is_list_like(value.get("label")) else None
             elif is_list_like(value) and not isinstance(value, Mapping):
-                texts = [str(one) for one in value]
-                names = _letters(len(texts))
+                texts, names = list(value), None
             else:
                 raise InputError(
                     f"task.choices: {path} has no list of choices in row {number}; give JSON Lines or Parquet with lists,"
                     ' or name a column for each choice: choices = ["a", "b"]'
                 )
-            found.append((names, texts))
+            if not all(isinstance(text, str | Real) for text in texts):
+                raise InputError(f"task.choices: {path} has a choice in row {number} that is no text; remove the row")
+            if names is not None and len(names) != len(texts):
+                raise InputError(
+                    f"task.choices: {path} has {len(texts)} choices and {len(names)} labels in row {number}"
+                )
+            found.append((names, [str(text) for text in texts]))
         return found
 
     def examples(self, splits: Mapping[str, Rows], limits: Mapping[str, int | None]) -> Choices:
@@ -126,21 +135,68 @@ class Choices(Examples):
         }
 
 
-def _letters(count: int) -> list[str]:
-    return [chr(ord("A") + number) for number in range(count)]
+def _right_ones(labels: Sequence[str], choices: Sequence[NamedChoices], path: str) -> list[int]:
+    """Return the number of the right choice of each row; how its labels are meant is the same for a whole column.
+
+    Raises:
+        InputError: they can't all be meant in one way, or in more than one.
+    """
+    for row, label in enumerate(labels, 1):
+        if label in ("", "-1"):
+            raise InputError(f"task.label: {path} hides the right choice in row {row}; name a file with labels")
+    found = {
+        meaning: [read(label, names, texts) for label, (names, texts) in zip(labels, choices, strict=True)]
+        for meaning, read in _MEANINGS.items()
+    }
+    named = found.pop("names")
+    if None not in named:
+        return [one for one in named if one is not None]
+    whole = {meaning: told for meaning, told in found.items() if None not in told}
+    if not whole:
+        nearest = min(found, key=lambda meaning: found[meaning].count(None))
+        row = found[nearest].index(None)
+        names, texts = choices[row]
+        ways = (
+            ", ".join(names) if names else f"A to {_letter(len(texts) - 1)}, 0 to {len(texts) - 1}, or the text of one"
+        )
+        raise InputError(
+            f"task.label: {path} has the label '{labels[row]}' in row {row + 1}, which is none of its choices ({ways}), or is"
+            " meant in another way than in most rows; write them all in one way"
+        )
+    first, *others = whole.values()
+    for other in others:
+        if other != first:
+            row = next(place for place, (one, two) in enumerate(zip(first, other, strict=True)) if one != two)
+            way_out = "numbers: 0" if "letters" in whole else "letters: A"
+            raise InputError(
+                f"task.label: {path} has the label '{labels[row]}' in row {row + 1}, which may be a choice's text as well as"
+                f" its place, and so may all others; write {way_out} is the first choice"
+            )
+    return [one for one in first if one is not None]
 
 
-def _right_one(label: str, names: Sequence[str], choices: Sequence[str], path: str, row: int) -> int:
-    """Return the number of the choice that `label` means."""
-    if label in names:
-        return list(names).index(label)
-    if label.removesuffix(".0").isdecimal() and int(float(label)) < len(choices):
-        return int(float(label))
-    if choices.count(label) == 1:
-        return choices.index(label)
-    if label in ("", "-1"):
-        raise InputError(f"task.label: {path} hides the right choice in row {row}; name a file with labels")
-    raise InputError(
-        f"task.label: {path} has the label '{label}' in row {row}, which is none of its choices"
-        f" ({', '.join(names)}, 0 to {len(choices) - 1}, or the text of one)"
-    )
+def _by_name(label: str, names: Sequence[str] | None, texts: Sequence[str]) -> int | None:
+    return list(names).index(label) if names and label in names else None
+
+
+def _by_letter(label: str, names: Sequence[str] | None, texts: Sequence[str]) -> int | None:
+    place = ascii_uppercase.find(label.upper()) if len(label) == 1 else -1
+    return place if 0 <= place < len(texts) else None
+
+
+def _by_number(label: str, names: Sequence[str] | None, texts: Sequence[str]) -> int | None:
+    digits = label.removesuffix(".0")
+    return int(digits) if digits.isdecimal() and int(digits) < len(texts) else None
+
+
+def _by_text(label: str, names: Sequence[str] | None, texts: Sequence[str]) -> int | None:
+    told = [text.strip() for text in texts]
+    return told.index(label) if told.count(label) == 1 else None
+
+
+_MEANINGS = {"names": _by_name, "letters": _by_letter, "numbers": _by_number, "texts": _by_text}
+"""How labels may be meant; by the names that a file gives its choices before all else."""
+
+
+def _letter(place: int) -> str:
+    return chr(ord("A") + place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,8 @@ _FORMATS: dict[str, Format] = {
 }
 _SQUAD_BEGINS_WITHIN = 10_000
 """Characters in which a file of SQuAD's form names its first paragraphs."""
+_COMMENT = re.compile(r"#\s+(\S+\s*=|(id|text|sent_id|newdoc|newpar)\b)")
+"""How a line before a CoNLL sentence begins that is none of its words."""
 
 
 def files_of(folder: Path, pattern: str, key: str) -> list[Path]:
@@ -105,7 +108,7 @@ def _read_json(path: Path) -> pandas.DataFrame:
     import pandas
 
     content = path.read_text(encoding="utf-8-sig")
-    if content.lstrip().startswith("{") and '"paragraphs"' in content[:_SQUAD_BEGINS_WITHIN]:
+    if _is_squad(content):
         return _read_squad(path)
     is_array = content[:64].lstrip().startswith("[")
     table = pandas.read_json(path, lines=not is_array, dtype=False, convert_axes=False, encoding="utf-8-sig")
@@ -114,17 +117,33 @@ def _read_json(path: Path) -> pandas.DataFrame:
     return table
 
 
+def _is_squad(content: str) -> bool:
+    """Return whether JSON is one object of SQuAD's form; JSON Lines, whose rows may have paragraphs too, are several."""
+    if not content.lstrip().startswith("{") or '"paragraphs"' not in content[:_SQUAD_BEGINS_WITHIN]:
+        return False
+    try:
+        return "data" in json.loads(content)
+    except ValueError:
+        return False
+
+
 def _read_conll(path: Path) -> pandas.DataFrame:
     """Return one row for each sentence, whose columns, numbered from 0, hold the lists of what stands in the file's columns.
 
-    Lines are separated by white space; an empty line, or one that begins a document, ends a sentence.
+    Fields are separated by tabs, or, where some line has none, by tabs and spaces; an empty line, or one that begins a
+    document, ends a sentence, and a comment may stand before it.
     """
     import pandas
 
     sentences: list[list[list[str]]] = [[]]
     width = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        fields = line.split()
+    lines = [line.strip("\r \t") for line in path.read_text(encoding="utf-8-sig").split("\n")]
+    told = [line for line in lines if line and not line.startswith("-DOCSTART-") and not _COMMENT.match(line)]
+    separator = re.compile("\t+" if all("\t" in line for line in told) else "[ \t]+")
+    for number, line in enumerate(lines, 1):
+        if not sentences[-1] and _COMMENT.match(line):
+            continue
+        fields = separator.split(line) if line else []
         if not fields or fields[0] == "-DOCSTART-":
             sentences.append([])
             continue

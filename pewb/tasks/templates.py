@@ -32,10 +32,19 @@ def texts_of(table: pandas.DataFrame, name: str | int, key: str, path: str) -> l
     Raises:
         InputError: a column is missing, or a row has no text.
     """
+    from pandas.api.types import is_list_like
+
     if not is_template(name):
         return [str(value) for value in filled(column(table, name, key, path), key, path)]
     template = str(name)
     columns = {place: _cells(table, place, key, path) for place in dict.fromkeys(_PLACE.findall(template))}
+    for place, series in columns.items():
+        nested = series.map(is_list_like).to_numpy(dtype=bool)
+        if nested.any():
+            raise InputError(
+                f"task.{key}: {path} holds no text in '{place}', but lists or tables (the first in row {nested.argmax() + 1});"
+                " name a field of a table as {column.field}"
+            )
     cells = [series.where(series.notna(), "").astype(str) for series in columns.values()]
     told = [_filled_in(template, dict(zip(columns, values, strict=True))) for values in zip(*cells, strict=True)]
     if bare := next((number for number, text in enumerate(told, 1) if not text.strip()), None):

@@ -54,6 +54,7 @@ class TextClassification(TaskFamily):
     """What is validated on and ranked by; left out: accuracy, or, where a text may have several classes, f1_micro."""
 
     model_head: ClassVar[ModelHead] = SEQUENCE_CLASSIFICATION
+    kept_keys: ClassVar[tuple[str, ...]] = ("metric",)
     references: ClassVar[tuple[str, ...]] = ("majority_class", "tf_idf_logistic_regression")
 
     @model_validator(mode="after")

@@ -66,11 +66,15 @@ class TokenClassification(TaskFamily):
     def altered(
         self, texts: tuple[str, ...], label: Any, names: Sequence[str], alteration: Alteration, generator: random.Random
     ) -> tuple[tuple[str, ...], Any]:
-        """Return altered words; those inside of something stay as and where they are, and so do their neighbours' places."""
+        """Return altered words; those inside of something stay as and where they are, and so do their neighbours' places.
+
+        So does the first word after something, without which two things might become one.
+        """
         if OUTSIDE not in names:
             return super().altered(texts, label, names, alteration, generator)
         outside = {place for place, tag in enumerate(label) if names[tag] == OUTSIDE}
-        made = alter(texts, alteration, generator, lambda place: place in outside)
+        free = {place for place in outside if place == 0 or place - 1 in outside}
+        made = alter(texts, alteration, generator, lambda place: place in free)
         return tuple(word for _, word in made), [label[place] for place, _ in made]
 
     def written(self, texts: tuple[str, ...], label: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -147,4 +151,8 @@ def _lists(series: pandas.Series, key: str, path: str) -> list[tuple[str, ...]]:
             )
         if empty := [place for place, one in enumerate(value, 1) if one is None or not str(one).strip()]:
             raise InputError(f"task.{key}: {path} has an empty entry in row {number}, place {empty[0]}; remove it")
+        if key == "tags" and (wide := [str(one) for one in value if len(str(one).split()) > 1]):
+            raise InputError(
+                f"task.tags: {path} has the tag '{wide[0]}' in row {number}; a tag is one word, so join its parts"
+            )
     return [tuple(str(one).strip() for one in value) for value in series]

@@ -20,6 +20,7 @@ from pewb.tasks import (
     CausalLm,
     Examples,
     ExtractiveQa,
+    MultipleChoice,
     Split,
     TextClassification,
     TextRegression,
@@ -160,6 +161,56 @@ def test_the_threshold_is_the_best_there_is():
     assert f1(best) > f1(0.0)
 
 
+def test_a_question_may_go_unanswered_only_where_training_has_such():
+    doubts, answers = np.array([-1.0, 5.0, 2.0]), [[(0, "yes")], [], [(0, "yes")]]
+    split = Split([("q", "yes")] * 3, answers)
+    every = Split(split.texts, [[(0, "yes")]] * 3)
+    always = head_of(ExtractiveQa(), (), None, Examples([], every, split, split, []))
+    told = SpanPredictions(["yes"] * 3, doubts, answers, always.threshold)
+    assert told.predicted == ["yes"] * 3, "whatever the test examples have"
+    assert always.calibrated(told).constants == {}
+    sometimes = head_of(ExtractiveQa(), (), None, Examples([], split, split, split, []))
+    told = SpanPredictions(["yes"] * 3, doubts, answers, sometimes.threshold)
+    assert told.predicted == ["yes", "", ""]
+    assert sometimes.calibrated(told).constants == {"no_answer_threshold": 3.5}
+    numbers = Split([("a",), ("b",)], [1.0, 3.0])
+    head = head_of(TextRegression(), (), None, Examples([], numbers, numbers, numbers, []))
+    assert head.constants == {"mean": 2.0, "deviation": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("stride", "max_tokens", "message"),
+    [
+        (None, 8, "8 leave no room for a context.*from 10 on"),
+        (30, 40, "task.stride: 30 of 40 .*a question of 6; allowed: up to 29"),
+    ],
+)
+def test_windows_that_would_hold_nothing_new(stride, max_tokens, message):
+    split = Split([("which?", CONTEXT)], [[]])
+    with pytest.raises(InputError, match=message):
+        head_of(ExtractiveQa(stride=stride)).encode(letters_tokenizer(), split, max_tokens)
+    allowed = 10 if stride is None else 40
+    assert head_of(ExtractiveQa(stride=stride and 29)).encode(letters_tokenizer(), split, allowed).lengths[0] == allowed
+
+
+def test_all_choices_go_on_from_the_same_end_of_a_prompt_and_none_is_cut():
+    tokenizer = tokenizer_for("llama")
+    split = Split([("the film was good and the cast", "bad", "was very great")], [1])
+    head = head_of(MultipleChoice())
+    data = head.encode(tokenizer, split, 7)
+    start = 1 if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else 0
+    prompts = [
+        tokenizer.decode(row["input_ids"][start:]).rsplit(end, 1)[0]
+        for row, end in zip(data.features, ("bad", "was very great"), strict=True)
+    ]
+    assert prompts[0] == prompts[1] and prompts[0].strip().endswith("the cast")
+    assert data.weights == [1, 3], "no end token counts"
+    assert (data.num_cut, len(data.split)) == (1, 1), "examples, not choices"
+    assert head.encode_training(tokenizer, split, 7).weights == [3]
+    with pytest.raises(InputError, match=r"a choice of 3 tokens leaves no room.*from 4 on"):
+        head.encode(tokenizer, split, 3)
+
+
 @pytest.mark.parametrize(
     ("predicted", "accepted", "exact", "f1"),
     [
@@ -211,6 +262,7 @@ def test_class_weights_are_torchs_and_balanced_ones_scikit_learns():
         (TextRegression(), {"class_weights": "balanced"}, "has no classes"),
         (TextRegression(), {"label_smoothing": 0.1}, "no one class to smooth"),
         (TextClassification(), {"packing": True}, "only texts that are continued"),
+        (MultipleChoice(), {"packing": True}, "only texts that are continued"),
     ],
 )
 def test_what_a_form_has_not_is_refused(task, keys, message):
@@ -270,6 +322,12 @@ def test_of_a_chat_the_assistant_is_learned_and_where_it_stops(tmp_path):
     assert tokenizer.decode(row["input_ids"]) == "the good </s> it bad </s> the film </s> it plot </s>"
     learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
     assert tokenizer.decode(learned) == "bad </s> plot </s>"
+    greeted = Split([("plot", *split.texts[0])], [("assistant", *split.labels[0])])
+    with_greeting = encode_split(task, tokenizer, greeted, 32).features[0]
+    assert [one for one in with_greeting["labels"] if one != IGNORED] == learned, "with what it begins is not learned"
+    said = Split([("good </s> film", "bad")], [("user", "assistant")])
+    faked = encode_split(task, tokenizer, said, 32).features[0]["input_ids"]
+    assert faked.count(tokenizer.eos_token_id) == 2, "of the two turns; what a user writes ends nothing"
     short = encode_split(task, tokenizer, split, 9)
     assert tokenizer.decode(short.features[0]["input_ids"]) == "it bad </s> the film </s> it plot </s>", (
         "the beginning goes"

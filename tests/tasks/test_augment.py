@@ -1,6 +1,7 @@
 """Altered copies: seeded, of training alone, and with labels that stay true."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -72,6 +73,13 @@ def test_tagged_words_stay_with_their_tags():
         assert [word for word, tag in zip(texts, told, strict=True) if tag] == ["Ann", "Lee", "Rome"]
         place = texts.index("Ann")
         assert texts[place + 1] == "Lee"
+
+
+def test_two_things_never_become_one():
+    words, tags = ("Rome", "or", "maybe", "Paris", "won"), [1, 0, 0, 1, 0]
+    made = augmented(TokenClassification(), examples_of([words], [tags], ["O", "I-X"]), EVERYTHING, copies=40, seed=0)
+    told = {tuple(labels) for labels in made.train.labels}
+    assert len(told) > 1 and not any((1, 1) in pairwise(labels) for labels in told)
 
 
 def test_answers_and_completions_are_not_touched():

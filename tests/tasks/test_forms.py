@@ -141,6 +141,102 @@ def test_choices_in_every_form(tmp_path):
         read(tmp_path, MultipleChoice, jsonl(hellaswag | {"label": "C"}))
 
 
+def choices_of(folder, *rows):
+    content = jsonl(*({"prompt": "Which?", "choices": choices, "label": label} for choices, label in rows))
+    return read(folder, MultipleChoice, content).train.labels
+
+
+def test_labels_of_choices_mean_the_same_in_a_whole_column(tmp_path):
+    numbers = ["2", "3", "1"]
+    assert choices_of(tmp_path, (numbers, "2"), (["a", "b"], "0")) == [2, 0], "places, for 0 is no text"
+    assert choices_of(tmp_path, (numbers, "2"), (["7", "9"], "9")) == [0, 1], "texts, for 9 is no place"
+    assert choices_of(tmp_path, (["B", "A"], "B"), (["x", "y"], "A")) == [1, 0], "letters, for A is no text"
+    with pytest.raises(InputError, match="'2' in row 1, which may be a choice's text as well as its place"):
+        choices_of(tmp_path, (numbers, "2"), (["0", "1"], "1"))
+    with pytest.raises(InputError, match=r"'B' in row 2.* meant in another way than in most rows"):
+        choices_of(tmp_path, (numbers, "0"), (["x", "y"], "B"), (["x", "y"], "1"))
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (["a", None], "a choice in row 1 that is no text"),
+        ({"text": ["a", "b"], "label": ["A"]}, "2 choices and 1 labels in row 1"),
+        ({"text": "ab"}, "no list of choices in row 1"),
+    ],
+)
+def test_faults_of_choices(choices, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        choices_of(tmp_path, (choices, "A"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"text": "Rome", "answer_start": 0}, [(0, "Rome")]),
+        ({"text": None, "answer_start": None}, []),
+        ({"text": [], "answer_start": []}, []),
+        (["not", "Rome", " "], [(6, "not"), (0, "Rome")]),
+        ([], []),
+        ({"text": ["Rome"], "answer_start": ["x"]}, None),
+        ([1], None),
+        ({"text": ["Rome"], "answer_start": [-1]}, None),
+        ({"text": [None], "answer_start": [0]}, None),
+        (None, None),
+    ],
+)
+def test_cells_of_answers(answers, expected, tmp_path):
+    row = {"question": "Where?", "context": "Rome, not Rome", "answers": {"text": ["Rome"], "answer_start": [0]}}
+    rows = jsonl(row, row | {"answers": answers})
+    if expected is None:
+        with pytest.raises(InputError, match="no table or list of answers in row 2"):
+            read(tmp_path, ExtractiveQa, rows)
+    else:
+        assert read(tmp_path, ExtractiveQa, rows).train.labels[1] == expected
+
+
+def test_questions_about_one_context_are_never_divided(tmp_path):
+    answers = {"text": ["Rome"], "answer_start": [0]}
+    rows = [{"question": f"{q}?", "context": f"Rome {c}", "answers": answers} for c in range(60) for q in range(3)]
+    (tmp_path / "all.jsonl").write_text(jsonl(*rows))
+    examples = read_examples(ExtractiveQa(data="all.jsonl"), tmp_path, {})
+    contexts = [{texts[1] for texts in split.texts} for split in (examples.train, examples.validation, examples.test)]
+    assert sum(map(len, contexts)) == 60
+    assert len(set.union(*contexts)) == 60
+
+
+def test_rows_with_paragraphs_are_not_squads(tmp_path):
+    rows = jsonl(*({"paragraphs": text, "label": text[0]} for text in ("a film", "bad plot")))
+    assert read(tmp_path, TextClassification, rows, "json", text="paragraphs").train.texts == [
+        ("a film",),
+        ("bad plot",),
+    ]
+
+
+def test_conll_with_tabs_comments_and_odd_spaces(tmp_path):
+    content = "# id 12 domain=en\nNew\u00a0York\tB-X\nis  big\tO\n\n# text = # it is\n#\tO\nfilm\tO\n"
+    examples = read(tmp_path, TokenClassification, content, "conll", words=0, tags=-1)
+    assert examples.train.texts == [("New\u00a0York", "is  big"), ("#", "film")]
+
+
+def test_messages_in_parts_and_what_is_no_text(tmp_path):
+    parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "film"}]
+    rows = [{"role": "user", "content": parts}, {"role": "assistant", "content": "good"}]
+    examples = read(tmp_path, CausalLm, jsonl({"messages": rows}), messages="messages")
+    assert examples.train.texts == [("a film", "good")]
+    for content in ([{"type": "image", "url": "x"}], None, 3, {"text": "a"}):
+        rows[0]["content"] = content
+        with pytest.raises(InputError, match=r"no list of messages in row 1.*which is text"):
+            read(tmp_path, CausalLm, jsonl({"messages": rows}), messages="messages")
+
+
+def test_tables_in_a_template_are_no_text(tmp_path):
+    rows = jsonl({"a": {"b": "x"}, "completion": "y"})
+    assert read(tmp_path, CausalLm, rows, prompt="say {a.b}").train.texts == [("say x", "y")]
+    with pytest.raises(InputError, match=r"holds no text in 'a', but lists or tables \(the first in row 1\)"):
+        read(tmp_path, CausalLm, rows, prompt="say {a}")
+
+
 def test_sets_of_classes_in_every_form(tmp_path):
     lists = jsonl({"text": "a", "label": ["x", "y"]}, {"text": "b", "label": []}, {"text": "c", "label": ["y"]})
     cells = "text,label\na,x; y\nb,\nc,y\n"
