@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 demo: .venv/.installed
 	$(BIN)/pewb run recipes/lora_sst2.toml --rerun
-	$(BIN)/pewb leaderboard
+	$(BIN)/pewb leaderboard --task sst2 --task movie-snippets
 	$(BIN)/pewb choose recipes/compare_basics_sst2.toml --gpu-memory 8GiB
 
 test: .venv/.installed-test

@@ -277,6 +277,10 @@ def test_the_evidence_is_shown_from_anywhere_and_nothing_is_written(pewb, tmp_pa
     assert done.status == 0
     assert "minilm-l6 · movie-snippets" in done.out
     assert list(tmp_path.iterdir()) == []
+    shown = pewb("leaderboard", "--evidence", "--task", "sst2", "--task", "tweets-rating").out
+    assert "minilm-l6 · tweets-rating" in shown and "movie-snippets" not in shown
+    wrong = pewb("leaderboard", "--evidence", "--task", "sst2")
+    assert (wrong.status, "there is no table of it; there are some of: friends-dialogue" in wrong.err) == (2, True)
 
 
 @pytest.fixture

@@ -19,17 +19,27 @@ def leaderboard(
         Path | None,
         typer.Option("--output", metavar="FILE", help="Where the page goes; leaderboard.md beside the results folder."),
     ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", metavar="TASK", help="Show the tables of this task alone; may be repeated. All are written."
+        ),
+    ] = None,
     as_evidence: Annotated[
         bool, typer.Option("--evidence", help="Show the records that pewb is shipped with, and write nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw leaderboard.md from the records in the results folder, and show it."""
+    """Draw leaderboard.md from the records in the results folder, and show it.
+
+    For example: `pewb leaderboard --task movie-snippets`
+    """
     from pewb.leaderboard import Leaderboard
 
     folder = _folder(results, as_evidence, "leaderboard")
     board = Leaderboard.from_results(folder)
     page = None if as_evidence else board.write(output or _page_of(results))
+    board = board.of_tasks(tasks) if tasks else board
     if as_json:
         print_json(board.to_json())
         return

@@ -11,6 +11,7 @@ import evaluate
 import numpy as np
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 
+from pewb.evaluation.formulas import binary_f1, correlation, entities_of, macro_f1, matthews_correlation, moments
 from pewb.evaluation.intervals import bootstrap, proportion, ratio, resampled, resampled_sums, weighted
 from pewb.record import Confusion, Metric
 
@@ -75,8 +76,8 @@ def classification_metrics(
     counts = confusion_matrix(labels, predicted, labels=list(range(num_classes)))
     intervals = {
         "accuracy": proportion(int(counts.trace()), len(labels)),
-        "f1": bootstrap(_binary_f1 if num_classes == 2 else _macro_f1, counts),
-        "matthews_correlation": bootstrap(_matthews_correlation, counts),
+        "f1": bootstrap(binary_f1 if num_classes == 2 else macro_f1, counts),
+        "matthews_correlation": bootstrap(matthews_correlation, counts),
     }
     found = {name: interval.model_copy(update={"value": measured[name]}) for name, interval in intervals.items()}
     classes = [1] if num_classes == 2 else list(range(num_classes))
@@ -114,7 +115,7 @@ def regression_metrics(labels: Sequence[float], predicted: Sequence[float]) -> d
     """
     true, told = np.asarray(labels, float), np.asarray(predicted, float)
     return {
-        "pearson": resampled_sums(_correlation, _moments(true, told)),
+        "pearson": resampled_sums(correlation, moments(true, told)),
         "spearman": resampled(_spearman, true, told),
         "mean_squared_error": ratio((true - told) ** 2, np.ones(len(true))),
     }
@@ -125,16 +126,7 @@ def tag_metrics(labels: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
 
     Tags without B- and I- are entities of one word each; intervals are over sentences. What has no denominator is 0.
     """
-    from seqeval.metrics.sequence_labeling import get_entities
-
-    if not any(tag[1:2] == "-" for row in labels for tag in row):
-        labels, predicted = (
-            [[tag if tag == "O" else f"S-{tag}" for tag in row] for row in rows] for rows in (labels, predicted)
-        )
-    found = [
-        (set(get_entities(list(true))), set(get_entities(list(told))))
-        for true, told in zip(labels, predicted, strict=True)
-    ]
+    found = entities_of(labels, predicted)
 
     def counted(kind: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return hits, predicted and true entities of each sentence."""
@@ -176,32 +168,6 @@ def confusion(labels: Sequence[int], predicted: Sequence[int], names: list[str])
     return Confusion(labels=names, counts=counts.tolist())
 
 
-def _f1_by_class(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return F1 of each class, (resamples, classes), 0 where undefined; and which classes occur at all."""
-    hits = np.diagonal(counts, axis1=1, axis2=2)
-    both = counts.sum(1) + counts.sum(2)
-    return np.divide(2.0 * hits, both, out=np.zeros(hits.shape), where=both > 0), both > 0
-
-
-def _binary_f1(counts: np.ndarray) -> np.ndarray:
-    scores, _ = _f1_by_class(counts)
-    return np.asarray(scores[:, 1])
-
-
-def _macro_f1(counts: np.ndarray) -> np.ndarray:
-    scores, occurs = _f1_by_class(counts)
-    return np.asarray(scores.sum(1) / occurs.sum(1))
-
-
-def _matthews_correlation(counts: np.ndarray) -> np.ndarray:
-    """Return the multi-class coefficient (Gorodkin 2004, equation 8) of each matrix, 0 where undefined."""
-    total = counts.sum((1, 2)).astype(float)
-    true, predicted = counts.sum(2).astype(float), counts.sum(1).astype(float)
-    covariance = counts.trace(axis1=1, axis2=2) * total - (true * predicted).sum(1)
-    norm = np.sqrt((total**2 - (predicted**2).sum(1)) * (total**2 - (true**2).sum(1)))
-    return np.asarray(np.divide(covariance, norm, out=np.zeros(norm.shape), where=norm > 0))
-
-
 def _auroc(is_positive: np.ndarray, scores: np.ndarray) -> dict[str, Metric]:
     """Return the mean area under the ROC curve over the classes of which some examples are and some are not.
 
@@ -239,23 +205,8 @@ class _Ranked:
         return np.asarray(np.divide((positive * below).sum(1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
 
 
-def _moments(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return what a correlation is made of, for each example: (examples, 6)."""
-    first, second = first - first.mean(), second - second.mean()
-    return np.stack([np.ones(len(first)), first, second, first**2, second**2, first * second], axis=1)
-
-
-def _correlation(sums: np.ndarray) -> np.ndarray:
-    """Return Pearson's coefficient from the sums of moments, (resamples, 6); 0 where one side is constant."""
-    count, first, second, first_squares, second_squares, products = sums.T
-    covariance = products - first * second / count
-    variances = [squares - one**2 / count for squares, one in ((first_squares, first), (second_squares, second))]
-    norm = np.sqrt(np.clip(variances[0], 0, None) * np.clip(variances[1], 0, None))
-    return np.asarray(np.divide(covariance, norm, out=np.zeros(norm.shape), where=norm > 1e-12))
-
-
 def _spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Return the correlation of the ranks, equal values sharing their mean rank; 0 where one side is constant."""
     from scipy.stats import rankdata
 
-    return float(_correlation(_moments(rankdata(first), rankdata(second)).sum(0)[None])[0])
+    return float(correlation(moments(rankdata(first), rankdata(second)).sum(0)[None])[0])

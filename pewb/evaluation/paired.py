@@ -6,8 +6,11 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from pewb.evaluation.parts import Measure, mean
 
 _RESAMPLES = 10_000
 """The least p-value is 2 / (1 + this): small enough to survive Holm's correction over hundreds of rows."""
@@ -15,12 +18,13 @@ _ENTRIES_AT_ONCE = 4_000_000
 _NORMAL_QUANTILE = 1.959963984540054
 
 MCNEMAR = "McNemar's exact test"
+BOOTSTRAP_OF_EXAMPLES = "paired bootstrap over examples"
 BOOTSTRAP = "paired bootstrap over examples with Student's t over seeds"
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """The difference of two accuracies on the same examples, the first less the second."""
+    """The difference of a metric of two predictors on the same examples, the first less the second."""
 
     difference: float
     low: float
@@ -33,7 +37,7 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """How much an accuracy varies from seed to seed, estimated over several predictors."""
+    """How much a metric varies from seed to seed, estimated over several predictors."""
 
     variance: float
     degrees_of_freedom: int
@@ -43,11 +47,11 @@ class SeedNoise:
         """Return the pooled variance, as in a one-way analysis of variance; None if no predictor has a second seed.
 
         Args:
-            predictors: right or wrong, each (examples, seeds).
+            predictors: the metric of each, (seeds,).
         """
-        replicated = [predictor.mean(0) for predictor in predictors if predictor.shape[1] > 1]
-        degrees = sum(len(accuracies) - 1 for accuracies in replicated)
-        squares = sum(float(((accuracies - accuracies.mean()) ** 2).sum()) for accuracies in replicated)
+        replicated = [values for values in predictors if len(values) > 1]
+        degrees = sum(len(values) - 1 for values in replicated)
+        squares = sum(float(((values - values.mean()) ** 2).sum()) for values in replicated)
         return cls(squares / degrees, degrees) if degrees else None
 
 
@@ -55,10 +59,27 @@ class SeedNoise:
 class Predictor:
     """One side of a paired test."""
 
-    correct: np.ndarray
-    """Right or wrong, (examples, seeds)."""
+    parts: np.ndarray
+    """What each example adds to the metric: right or wrong, (examples, seeds), of bool; or numbers, (examples, seeds, parts)."""
     noise: SeedNoise | None = None
     """What is known of seeds from other predictors too; None: its own seeds speak for it alone."""
+    measure: Measure = mean
+    """The metric."""
+
+    @property
+    def is_right_or_wrong(self) -> bool:
+        """Whether the metric is the share of examples that are right."""
+        return self.parts.dtype == bool
+
+    @property
+    def columns(self) -> np.ndarray:
+        """What each example adds, (examples, seeds, parts)."""
+        return self.parts if self.parts.ndim == 3 else self.parts[..., None]
+
+    @property
+    def values(self) -> np.ndarray:
+        """The metric of each run, (seeds,)."""
+        return self.measure(self.columns.mean(0))
 
 
 def paired_test(one: Predictor, other: Predictor) -> PairedTest:
@@ -69,16 +90,26 @@ def paired_test(one: Predictor, other: Predictor) -> PairedTest:
 def paired_tests(one: Predictor, others: Sequence[Predictor]) -> list[PairedTest]:
     """Test one predictor against each of the others.
 
-    Where nothing is known of seeds, single runs are tested by McNemar: whether these two models differ. All else is
-    tested by the bootstrap: whether they differ beyond what other seeds might bring.
+    Where nothing is known of seeds, the question is whether these two models differ: single runs are tested by McNemar
+    where examples are right or wrong, else by the bootstrap over the examples. All else is tested by the bootstrap: whether
+    they differ beyond what other seeds might bring.
     """
     sides = _sides([one, *others])
     return [
-        _mcnemar(one.correct[:, 0], other.correct[:, 0])
-        if sides[0].is_single and side.is_single
-        else _from_draws(one.correct, other.correct, _differences(sides[0], side))
+        _mcnemar(one.parts[:, 0], other.parts[:, 0])
+        if _are_single(sides[0], side) and one.is_right_or_wrong and other.is_right_or_wrong
+        else _from_draws(
+            one,
+            other,
+            _differences(sides[0], side),
+            BOOTSTRAP_OF_EXAMPLES if _are_single(sides[0], side) else BOOTSTRAP,
+        )
         for other, side in zip(others, sides[1:], strict=True)
     ]
+
+
+def _are_single(one: _Side, other: _Side) -> bool:
+    return one.is_single and other.is_single
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -111,29 +142,30 @@ def _mcnemar(one: np.ndarray, other: np.ndarray) -> PairedTest:
     return PairedTest(difference, min(low, difference), max(high, difference), p_value, MCNEMAR)
 
 
-def _from_draws(one: np.ndarray, other: np.ndarray, differences: np.ndarray) -> PairedTest:
+def _from_draws(one: Predictor, other: Predictor, differences: np.ndarray, test: str) -> PairedTest:
     """Return the percentile interval of drawn differences, and the p-value that agrees with it."""
     differences = differences.round(12)
     below, above = (int((sign * differences <= 0).sum()) for sign in (1, -1))
     p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + len(differences)))
-    difference = float(one.mean() - other.mean())
-    low, high = (float(bound) for bound in np.clip(np.quantile(differences, [0.025, 0.975]), -1, 1))
-    return PairedTest(difference, min(low, difference), max(high, difference), p_value, BOOTSTRAP)
+    difference = float(one.values.mean() - other.values.mean())
+    most = 1.0 if one.is_right_or_wrong else math.inf
+    low, high = (float(bound) for bound in np.clip(np.quantile(differences, [0.025, 0.975]), -most, most))
+    return PairedTest(difference, min(low, difference), max(high, difference), p_value, test)
 
 
 @dataclass(frozen=True)
 class _Side:
     """One predictor, in resamples of the test examples."""
 
-    accuracies: np.ndarray
-    """(resamples,), the mean over its seeds; empty if no test needs it."""
+    values: np.ndarray
+    """Of the metric, (resamples,), the mean over its seeds; empty if no test needs it."""
     seed_variance: float
     """Of that mean, over seeds; 0 for a single run of which nothing else is known."""
     degrees_of_freedom: int
     """Of that variance."""
     noise: SeedNoise | None
     digest: int
-    """Of its outcomes."""
+    """Of its parts."""
 
     @property
     def is_single(self) -> bool:
@@ -142,12 +174,12 @@ class _Side:
 
 def _sides(predictors: Sequence[Predictor]) -> list[_Side]:
     """Return each predictor in the same resamples of the test examples (Efron 1979), so that differences are paired."""
-    columns = [predictor.correct for predictor in predictors]
     seeds = [_of_seeds(predictor) for predictor in predictors]
-    accuracies = _resampled(columns) if any(degrees for _, degrees in seeds) else [np.empty(0) for _ in predictors]
+    are_drawn = any(degrees for _, degrees in seeds) or not all(one.is_right_or_wrong for one in predictors)
+    drawn = _resampled(predictors) if are_drawn else [np.empty(0) for _ in predictors]
     return [
-        _Side(values, variance, degrees, predictor.noise, _digest(predictor.correct))
-        for values, (variance, degrees), predictor in zip(accuracies, seeds, predictors, strict=True)
+        _Side(values, variance, degrees, predictor.noise, _digest(predictor.parts))
+        for values, (variance, degrees), predictor in zip(drawn, seeds, predictors, strict=True)
     ]
 
 
@@ -157,26 +189,31 @@ def _of_seeds(predictor: Predictor) -> tuple[float, int]:
     The variance is its own seeds' or the noise, whichever is larger: that of two seeds is often far too small by chance,
     and where it is the larger one, the predictor may be less stable than the others.
     """
-    num_seeds, noise = predictor.correct.shape[1], predictor.noise
-    own = float(predictor.correct.mean(0).var(ddof=1)) if num_seeds > 1 else 0.0
+    num_seeds, noise = predictor.parts.shape[1], predictor.noise
+    own = float(predictor.values.var(ddof=1)) if num_seeds > 1 else 0.0
     if noise is None:
         return own / num_seeds, num_seeds - 1
     return max(own, noise.variance) / num_seeds, noise.degrees_of_freedom
 
 
-def _resampled(predictors: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return each predictor's mean accuracy, (resamples,), in the same resamples of the examples."""
-    num_examples = len(predictors[0])
-    columns = np.concatenate(predictors, axis=1).astype(np.float32)
+def _resampled(predictors: Sequence[Predictor]) -> list[np.ndarray]:
+    """Return each predictor's metric, (resamples,), the mean over its seeds, in the same resamples of the examples."""
+    num_examples = len(predictors[0].parts)
+    number: Any = np.float32 if all(one.is_right_or_wrong for one in predictors) else np.float64
+    flat = [one.columns.reshape(num_examples, -1) for one in predictors]
+    columns = np.concatenate(flat, axis=1).astype(number)
     generator = np.random.default_rng(0)
     at_once = max(1, _ENTRIES_AT_ONCE // num_examples)
     parts = [
-        _weights(generator, min(at_once, _RESAMPLES - start), num_examples) @ columns
+        _weights(generator, min(at_once, _RESAMPLES - start), num_examples).astype(number, copy=False) @ columns
         for start in range(0, _RESAMPLES, at_once)
     ]
-    accuracies = np.concatenate(parts).astype(float) / num_examples
-    ends = np.cumsum([predictor.shape[1] for predictor in predictors])[:-1]
-    return [values.mean(1) for values in np.split(accuracies, ends, axis=1)]
+    means = np.concatenate(parts).astype(float) / num_examples
+    ends = np.cumsum([one.shape[1] for one in flat])[:-1]
+    return [
+        one.measure(own.reshape(len(own), *one.columns.shape[1:])).mean(1)
+        for one, own in zip(predictors, np.split(means, ends, axis=1), strict=True)
+    ]
 
 
 def _differences(one: _Side, other: _Side) -> np.ndarray:
@@ -186,7 +223,7 @@ def _differences(one: _Side, other: _Side) -> np.ndarray:
     is drawn from t, with the degrees of freedom of the noise where both sides have the same, else with Welch's (Welch
     1947). Its generator is seeded by the outcomes of both, so that the result depends on neither order nor company.
     """
-    differences = np.asarray(one.accuracies - other.accuracies)
+    differences = np.asarray(one.values - other.values)
     variance = one.seed_variance + other.seed_variance
     if not variance:
         return differences
@@ -199,8 +236,9 @@ def _differences(one: _Side, other: _Side) -> np.ndarray:
     return np.asarray(differences + sign * math.sqrt(variance) * drawn)
 
 
-def _digest(predictor: np.ndarray) -> int:
-    return int.from_bytes(hashlib.sha256(np.packbits(predictor.astype(bool)).tobytes()).digest()[:8], "big")
+def _digest(parts: np.ndarray) -> int:
+    content = np.packbits(parts) if parts.dtype == bool else np.ascontiguousarray(parts, float)
+    return int.from_bytes(hashlib.sha256(content.tobytes()).digest()[:8], "big")
 
 
 def _weights(generator: np.random.Generator, num_resamples: int, num_examples: int) -> np.ndarray:

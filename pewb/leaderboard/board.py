@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+from pewb.errors import InputError
 from pewb.leaderboard.group import Group
 from pewb.leaderboard.outcomes import Outcomes, read_outcomes
 from pewb.leaderboard.rows import Row, rows_of
@@ -33,18 +35,19 @@ _NOTES = """
   their mean, and the half-width is sqrt(test² + seed²): `test` is the mean half-width over the test
   examples (the same for every seed, so more seeds do not shrink it), `seed` is Student's t times
   the standard error over the seeds. Overlapping intervals do not mean that there is no difference.
-- **Against the best.** A paired test on the same test examples says whether a row's accuracy differs
-  from the best row's, beyond what other seeds might bring: a bootstrap over the examples with
-  Student's t over the seeds. How much seeds matter is pooled over the rows that have several (less
-  those of which a run predicts one class only); a row whose own seeds differ more is given its own
-  variance, a classical predictor none. Where no row has a second seed, McNemar's exact test says
-  whether the single runs differ. p is Holm's, corrected for the number of rows tested. "≈": p is
-  0.05 or more, so these records can't tell the row apart from the best. That is no proof that they
-  are equal: with two seeds much is left open.
-- **Pareto: yes.** No other strategy is as good in accuracy, peak memory, train time and trainable
-  parameters, and better in one of these.
-- **Best for a budget.** The most accurate row within each budget at which the answer changes; small
-  steps may be chance.
+- **Against the best.** A paired test on the same test examples says whether a row's main metric
+  differs from the best row's, beyond what other seeds might bring: a bootstrap over the examples
+  with Student's t over the seeds. How much seeds matter is pooled over the rows that have several
+  (less those of which a run predicts the same everywhere); a row whose own seeds differ more is
+  given its own variance, a classical predictor none. Where no row has a second seed, McNemar's
+  exact test says whether the single runs differ (where examples are not right or wrong, a bootstrap
+  over them). p is Holm's, corrected for the number of rows tested. "≈": p is 0.05 or more, so these
+  records can't tell the row apart from the best. That is no proof that they are equal: with two
+  seeds much is left open.
+- **Pareto: yes.** No other strategy is as good in the main metric, peak memory, train time and
+  trainable parameters, and better in one of these.
+- **Best for a budget.** The best row within each budget at which the answer changes; small steps may
+  be chance.
 - **In italics** is what every strategy is held against: the untouched model with an untrained head
   (its predictions are not kept, so it is not tested), and classical predictors without a backbone.
 - **Tuned.** The value was chosen on the validation split by as many `trials`; the test examples were
@@ -92,6 +95,21 @@ class Leaderboard:
         """
         records = read_records(folder)
         return cls(records, read_outcomes(records, folder))
+
+    def of_tasks(self, tasks: Sequence[str]) -> Leaderboard:
+        """Return the tables of these tasks alone.
+
+        Raises:
+            InputError: there is none.
+        """
+        chosen = copy(self)
+        chosen.groups = [group for group in self.groups if group.task in tasks]
+        if not chosen.groups:
+            known = sorted({group.task for group in self.groups})
+            raise InputError(
+                f"--task {', '.join(tasks)}: there is no table of it; there are some of: {', '.join(known)}"
+            )
+        return chosen
 
     @property
     def rows(self) -> list[Row]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pewb.errors import InputError, nearest
 from pewb.evaluation.paired import PairedTest, Predictor, paired_test
+from pewb.evaluation.parts import is_tested
 from pewb.leaderboard.cells import p_value, signed
 from pewb.leaderboard.outcomes import Untested, no_test, of_runs, read_outcomes, seed_noise
 from pewb.leaderboard.rows import Row, rows_of
 from pewb.leaderboard.verdicts import COSTS, SIGNIFICANCE, Cost, brief_names
 from pewb.record import Record, read_record, read_records
+from pewb.tasks import greater_is_better
 from pewb.units import format_bytes
 
 _PRICES = (*COSTS, Cost("size on disk", lambda row: row.shipped_bytes, format_bytes))
@@ -47,7 +49,8 @@ class Comparison:
         one, other = self.names
         if self.test.p_value >= SIGNIFICANCE:
             return f"{one} and {other} can't be told apart on these {self.one.test_examples:,} test examples"
-        better, worse = (one, other) if self.test.difference > 0 else (other, one)
+        first_is_better = (self.test.difference > 0) == greater_is_better(self.one.main_metric)
+        better, worse = (one, other) if first_is_better else (other, one)
         return f"{better} is better than {worse}"
 
     @property
@@ -91,9 +94,13 @@ def compare(one: str, other: str, results: Path) -> Comparison:
             f"'{one}' and '{other}' were tested on different examples"
             f" ({_test_set(first)}; {_test_set(second)}); a paired test needs the same ones"
         )
-    for text, row in ((one, first), (other, second)):
-        if row.main_metric != "accuracy":
-            raise InputError(f"'{text}' can't be tested: {no_test(row.main_metric)}; pewb leaderboard ranks by it")
+    if first.main_metric != second.main_metric:
+        raise InputError(
+            f"'{one}' and '{other}' are judged by different metrics, {first.main_metric} and {second.main_metric}; run one of"
+            " them with the task.metric of the other"
+        )
+    if not is_tested(first.main_metric):
+        raise InputError(f"'{one}' can't be tested: {no_test(first.main_metric)}; pewb leaderboard ranks by it")
     test = paired_test(*(_predictor(text, side) for text, side in zip((one, other), sides, strict=True)))
     names = brief_names([first, second])
     prices = [_price(cost, first, second) for cost in _PRICES]
@@ -160,14 +167,14 @@ def _test_set(row: Row) -> str:
 
 
 def _predictor(text: str, side: _Side) -> Predictor:
-    """Return right or wrong in the examples' common order, which the digest of the test set vouches for."""
+    """Return what examples add in their common order, which the digest of the test set vouches for."""
     runs = [run for row in (side.row, *side.peers) for run in row.counted]
     outcomes = read_outcomes([read_record(side.folder / f"{run}.json") for run in dict.fromkeys(runs)], side.folder)
     found = of_runs(side.row.counted, outcomes)
     if isinstance(found, Untested):
         raise InputError(f"'{text}' can't be tested: {found.reason}; restore the file, or run it again")
     noise = seed_noise([peer.counted for peer in side.peers if peer.is_random], outcomes)
-    return Predictor(found[1], noise if side.row.is_random else None)
+    return replace(found[1], noise=noise if side.row.is_random else None)
 
 
 def _price(cost: Cost, one: Row, other: Row) -> Price:

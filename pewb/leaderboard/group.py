@@ -43,6 +43,11 @@ class Group:
         self._place = strategies[0]
 
     @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._place.task
+
+    @property
     def title(self) -> str:
         """The backbone, the task with the sizes of its splits, and the kind of device."""
         row = self._place

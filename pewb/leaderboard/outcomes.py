@@ -1,4 +1,4 @@
-"""The predictions beside the records, as right or wrong for each test example: what paired tests are made of."""
+"""The predictions beside the records, as what each test example adds to the main metric: what paired tests are made of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pewb.evaluation.paired import SeedNoise
+from pewb.evaluation.paired import Predictor, SeedNoise
+from pewb.evaluation.parts import LABELS, Parts, is_tested, parts_of
 from pewb.record import Record
 
 
@@ -20,10 +21,9 @@ class Outcome:
 
     examples: str
     """Digest of the examples and their labels."""
-    correct: np.ndarray
-    """(examples,), whether it was predicted rightly."""
+    parts: Parts
     is_degenerate: bool = False
-    """Whether one class was predicted for every example."""
+    """Whether the same was predicted for every example."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,30 @@ def read_outcomes(records: Iterable[Record], folder: str | Path) -> Outcomes:
     return {record.run: _outcome(record, Path(folder)) for record in records if record.status == "success"}
 
 
-def of_runs(runs: Sequence[str], outcomes: Outcomes) -> tuple[str, np.ndarray] | Untested:
-    """Return the digest of the examples and right or wrong (examples, runs) of runs that belong together."""
+def of_runs(runs: Sequence[str], outcomes: Outcomes) -> tuple[str, Predictor] | Untested:
+    """Return the digest of the examples, and the predictor that runs which belong together are."""
     found = [outcomes.get(run, Untested("its predictions were not read")) for run in runs]
     known = [one for one in found if isinstance(one, Outcome)]
     if len(known) < len(found):
         return next(one for one in found if isinstance(one, Untested))
     if len({one.examples for one in known}) != 1:
         return Untested("its runs were tested on different examples")
-    return known[0].examples, np.stack([one.correct for one in known], axis=1)
+    first = known[0].parts
+    if len({one.parts.values.shape for one in known}) != 1:
+        return Untested("its runs know different classes")
+    stacked = np.stack([one.parts.values for one in known], axis=1)
+    is_right_or_wrong = stacked.dtype == bool
+    return known[0].examples, Predictor(stacked[..., 0] if is_right_or_wrong else stacked, measure=first.measure)
 
 
 def seed_noise(rows: Iterable[Sequence[str]], outcomes: Outcomes) -> SeedNoise | None:
-    """Return how much accuracy varies from seed to seed, over rows that each are given as their runs, if any has several.
+    """Return how much the metric varies from seed to seed, over rows that each are given as their runs, if any has several.
 
-    A row with a run that predicts one class only is left out: such a collapse would make every other row look unstable.
+    A row with a run that predicts the same for every example is left out: such a collapse would make every other row look unstable.
     """
     stable = [runs for runs in rows if not any(_is_degenerate(outcomes.get(run)) for run in runs)]
     found = [of_runs(runs, outcomes) for runs in stable if runs]
-    return SeedNoise.pooled(one[1] for one in found if not isinstance(one, Untested))
+    return SeedNoise.pooled(one[1].values for one in found if not isinstance(one, Untested))
 
 
 def _is_degenerate(outcome: Outcome | Untested | None) -> bool:
@@ -73,24 +78,33 @@ def _is_degenerate(outcome: Outcome | Untested | None) -> bool:
 
 
 def _outcome(record: Record, folder: Path) -> Outcome | Untested:
-    if record.main_metric != "accuracy":
-        return Untested(no_test(record.main_metric))
+    metric = record.main_metric
+    if metric is None or not is_tested(metric):
+        return Untested(no_test(metric))
     if record.predictions is None:
         return Untested("the record names no predictions")
     try:
         with (folder / record.predictions).open(encoding="utf-8", newline="") as file:
             header, *lines = list(csv.reader(file))
-        if header[:3] != ["example", "label", "predicted"]:
-            raise ValueError
-        rows = sorted((line[0], line[1], line[1] == line[2]) for line in lines)
+        if not lines:
+            return Untested(f"{record.predictions} does not give the recorded {metric}")
+        named = next(name for name in LABELS if name in header)
+        place = header.index(named)
+        lines.sort(key=lambda line: (line[0], line[place], line))
+        columns = dict(zip(header, zip(*lines, strict=True), strict=True))
+        parts = parts_of(metric, columns)
+        value = float(parts.measure(parts.values.mean(0)))
     except OSError:
         return Untested(f"{record.predictions} is missing")
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, KeyError, StopIteration):
         return Untested(f"{record.predictions} is damaged")
-    right = [is_right for _, _, is_right in rows]
-    accuracy = record.metrics["accuracy"].value
-    if not right or abs(sum(right) / len(right) - accuracy) * len(right) > 0.5:
-        return Untested(f"{record.predictions} does not give the recorded accuracy")
-    content = "\n".join(f"{example}\t{label}" for example, label, _ in rows)
-    is_degenerate = len({line[2] for line in lines}) == 1
-    return Outcome(hashlib.sha256(content.encode()).hexdigest(), np.array(right), is_degenerate)
+    allowed = 0.5 / len(lines) if parts.values.dtype == bool else _ROUNDING
+    if not abs(value - record.metrics[metric].value) <= allowed:
+        return Untested(f"{record.predictions} does not give the recorded {metric}")
+    content = "\n".join(f"{line[0]}\t{line[place]}" for line in lines)
+    is_degenerate = len(set(columns.get("predicted", ("", "x")))) == 1
+    return Outcome(hashlib.sha256(content.encode()).hexdigest(), parts, is_degenerate)
+
+
+_ROUNDING = 1e-4
+"""By how much a metric of numbers as they are written may differ from the recorded one."""

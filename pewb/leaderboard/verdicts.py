@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from pewb.evaluation.paired import PairedTest, Predictor, holm, paired_tests
+from pewb.evaluation.paired import PairedTest, holm, paired_tests
 from pewb.leaderboard.outcomes import Outcomes, Untested, of_runs, seed_noise
 from pewb.leaderboard.rows import Row
 from pewb.units import format_bytes, format_count, format_seconds
@@ -21,7 +21,7 @@ class Standing:
 
     place: Literal["best", "alike", "behind", "not tested"]
     test: PairedTest | None = None
-    """The row's accuracy less the best one's."""
+    """The row's main metric less the best one's."""
     corrected_p: float | None = None
     """Holm's, over every comparison with the best of the group."""
     reason: str | None = None
@@ -67,7 +67,7 @@ def _against(best: Row, others: Sequence[Row], outcomes: Outcomes) -> list[Stand
     first = of_runs(best.counted, outcomes) if best.counted else Untested("its predictions are not kept")
     if isinstance(first, Untested):
         return [Standing("not tested", reason=f"the best row can't be: {first.reason}") for _ in others]
-    examples, correct = first
+    examples, predictor = first
     noise = seed_noise([row.counted for row in (best, *others) if row.is_random], outcomes)
     found = [Standing("not tested", reason="its predictions are not kept") for _ in others]
     testable = {}
@@ -78,8 +78,8 @@ def _against(best: Row, others: Sequence[Row], outcomes: Outcomes) -> list[Stand
         elif second[0] != examples:
             found[place] = replace(found[place], reason="its predictions are of other test examples")
         else:
-            testable[place] = Predictor(second[1], noise if row.is_random else None)
-    top = Predictor(correct, noise if best.is_random else None)
+            testable[place] = replace(second[1], noise=noise if row.is_random else None)
+    top = replace(predictor, noise=noise if best.is_random else None)
     tests = [_turned(test) for test in paired_tests(top, list(testable.values()))]
     corrected = holm([test.p_value for test in tests])
     for place, test, p_value in zip(testable, tests, corrected, strict=True):

@@ -64,12 +64,13 @@ def print_comparison(comparison: Any) -> None:
     """Print whether two rows differ, and what each costs."""
     rows = (comparison.one, comparison.other)
     out.print(Text.assemble((comparison.verdict, "bold"), "."), soft_wrap=False)
-    out.print(Text(f"Difference in accuracy: {comparison.evidence}"), soft_wrap=False)
+    metric = comparison.one.main_metric
+    out.print(Text(f"Difference in {metric}: {comparison.evidence}"), soft_wrap=False)
     out.print()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, name in enumerate(("", *comparison.names, "ratio")):
         table.add_column(Text(name), justify="right" if place else "left", overflow="fold")
-    table.add_row("accuracy", *(f"{row.main.value:.3f} [{row.main.low:.3f}, {row.main.high:.3f}]" for row in rows), "")
+    table.add_row(metric, *(f"{row.main.value:.3f} [{row.main.low:.3f}, {row.main.high:.3f}]" for row in rows), "")
     table.add_row("seeds", *(", ".join(map(str, row.seeds)) for row in rows), "")
     for price in comparison.prices:
         ratio = "" if price.ratio is None else f"{price.ratio:.3g}"

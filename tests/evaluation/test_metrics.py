@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, roc_auc_score
 
+from pewb.evaluation.formulas import macro_f1, matthews_correlation
 from pewb.evaluation.intervals import proportion
 from pewb.evaluation.metrics import (
     classification_metrics,
@@ -41,12 +42,10 @@ def test_values_are_scikit_learns(num_classes):
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=3, max_size=40))
 def test_the_bootstrapped_formulas_are_scikit_learns(pairs):
-    from pewb.evaluation import metrics
-
     truth, guess = zip(*pairs, strict=True)
     counts = np.asarray(confusion(truth, guess, ["a", "b", "c"]).counts)[None]
-    assert metrics._matthews_correlation(counts)[0] == pytest.approx(matthews_corrcoef(truth, guess), abs=1e-9)
-    assert metrics._macro_f1(counts)[0] == pytest.approx(f1_score(truth, guess, average="macro", zero_division=0.0))
+    assert matthews_correlation(counts)[0] == pytest.approx(matthews_corrcoef(truth, guess), abs=1e-9)
+    assert macro_f1(counts)[0] == pytest.approx(f1_score(truth, guess, average="macro", zero_division=0.0))
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
@@ -128,6 +127,8 @@ def test_tags_are_judged_as_seqeval_does():
 
 
 def test_tags_that_are_no_parts_count_word_by_word():
+    measured = tag_metrics([["B_PER", "I_PER", "O"]], [["B_PER", "O", "O"]])
+    assert measured == tag_metrics([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]])
     measured = tag_metrics([["DET", "NOUN", "O"]], [["DET", "VERB", "O"]])
     assert measured["f1"].value == pytest.approx(0.5)
     assert measured["accuracy"].value == pytest.approx(2 / 3)

@@ -133,7 +133,7 @@ def test_where_only_pooled_seeds_matter_it_is_students_test():
     from scipy.stats import t
 
     one, other, third = [0.80, 0.81], [0.78, 0.79], [0.60, 0.64]
-    noise = SeedNoise.pooled(_with_accuracies(values).correct for values in (one, other, third))
+    noise = SeedNoise.pooled(_with_accuracies(values).values for values in (one, other, third))
     assert (noise.variance, noise.degrees_of_freedom) == (pytest.approx((1 + 1 + 16) * 5e-5 / 3, rel=0.01), 3)
     test = paired_test(_with_accuracies(one, noise), _with_accuracies(other, noise))
     error = np.sqrt(noise.variance)
@@ -165,8 +165,8 @@ def test_pooled_seeds_find_what_two_seeds_alone_do_not():
         for _ in range(30):
             accuracies = 0.7 + 0.02 * (generator.normal(size=(8, 2)) + shift * np.eye(8, 1))
             plain = [_with_accuracies(values, num_examples=1_000) for values in accuracies]
-            noise = SeedNoise.pooled(one.correct for one in plain) if is_pooled else None
-            p_values.append(paired_test(*(Predictor(one.correct, noise) for one in plain[:2])).p_value)
+            noise = SeedNoise.pooled(one.values for one in plain) if is_pooled else None
+            p_values.append(paired_test(*(Predictor(one.parts, noise) for one in plain[:2])).p_value)
         return np.mean(np.array(p_values) < 0.05)
 
     assert share_found(0, True) <= 0.1
@@ -174,7 +174,7 @@ def test_pooled_seeds_find_what_two_seeds_alone_do_not():
 
 
 def test_without_second_seeds_nothing_is_known_of_noise():
-    assert SeedNoise.pooled([np.ones((5, 1), bool)]) is None
+    assert SeedNoise.pooled([np.ones(1)]) is None
     assert SeedNoise.pooled([]) is None
 
 

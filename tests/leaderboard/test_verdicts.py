@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from pewb.evaluation.parts import Parts, mean
 from pewb.leaderboard import Leaderboard
 from pewb.leaderboard.outcomes import Outcome, Untested, read_outcomes
 from pewb.record import Memory, Metric, Parameters, Peak, Time, Trial, Tuning, write_record
@@ -14,7 +15,7 @@ NUM = 400
 
 
 def _outcome(num_right, examples="x", shift=0):
-    return Outcome(examples, np.roll(np.arange(NUM) < num_right, shift))
+    return Outcome(examples, Parts(np.roll(np.arange(NUM) < num_right, shift)[:, None], mean))
 
 
 def _priced(make_record, name, accuracy, mib=100, seconds=10, trainable=1000, **fields):
@@ -148,7 +149,7 @@ def test_predictions_are_read_in_a_common_order(make_record, tmp_path):
     _write(other, tmp_path, rows[::-1])
     first, second = read_outcomes([one, other], tmp_path).values()
     assert first.examples == second.examples
-    assert first.correct.tolist() == second.correct.tolist() == [True, False]
+    assert first.parts.values.tolist() == second.parts.values.tolist() == [[True], [False]]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_run_leaves_loss_and_perplexity(architecture, do_job, sentence_files, 
     assert row.main.value == loss["value"]
 
 
-def test_a_comparison_ranks_the_smaller_loss_first_and_says_that_nothing_is_tested(
+def test_a_comparison_ranks_the_smaller_loss_first_and_tests_the_others_against_it(
     sentence_files, tiny_language_model, monkeypatch
 ):
     monkeypatch.chdir(sentence_files)
@@ -90,13 +90,13 @@ def test_a_comparison_ranks_the_smaller_loss_first_and_says_that_nothing_is_test
     [group] = board.groups
     assert [row.strategy for row in group.rows] == ["full", "lora", "untouched model", "head_only"]
     assert [row.kind for row in group.rows].count("reference") == 0
-    assert [one.place if one else None for one in group.standings] == ["best", "not tested", "not tested", None]
-    assert dict(group.conclusions)["Not tested against the best"].endswith("there is no paired test for loss).")
+    assert [one.place if one else None for one in group.standings] == ["best", "behind", "not tested", None]
+    assert group.standings[1].test.test == "paired bootstrap over examples"
+    assert group.standings[1].test.difference > 0, "of a loss more is worse"
     page = board.to_markdown()
     assert "untrained head |" not in page
     assert "Majority share" not in page
-    with pytest.raises(InputError, match="can't be tested: there is no paired test for loss; pewb leaderboard ranks"):
-        compare(full.run, lora.run, Path("results"))
+    assert compare(full.run, lora.run, Path("results")).verdict == "full is better than lora"
 
 
 def recipe(task, folder="backbone") -> LoadedRecipe:
