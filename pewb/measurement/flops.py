@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -118,6 +119,16 @@ def _product_flops(inputs: torch.Tensor, weights: torch.Tensor, *_: Any, **__: A
     return 2 * int(inputs.numel()) * int(weights.shape[0])
 
 
+def _mixed_product_flops(inputs: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor, *_: Any, **__: Any) -> int:
+    """Return the operations of a product of 8-bit codes; columns with outliers are few."""
+    return _product_flops(codes, weights)
+
+
+def _packed_product_flops(inputs: torch.Tensor, packed: torch.Tensor, shape: Sequence[int], *_: Any, **__: Any) -> int:
+    """Return the operations of a product with weights (out, in) of 4 bits, two of which are packed in a byte."""
+    return 2 * int(inputs.numel()) * int(shape[0])
+
+
 def _attention_flops(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
     return int(sdpa_flop_count(query.shape, *_for_each_head(query, key, value)))
 
@@ -137,8 +148,11 @@ _KERNELS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention",
 _FLOPS = {
     "linear": _product_flops,
     "int8_scaled_mm": _product_flops,
+    "int8_linear_matmul": _product_flops,
+    "int8_mixed_scaled_mm": _mixed_product_flops,
+    "gemm_4bit": _packed_product_flops,
     **{f"_scaled_dot_product_{kernel}": _attention_flops for kernel in _KERNELS},
     **{f"_scaled_dot_product_{kernel}_backward": _attention_backward_flops for kernel in _KERNELS},
 }
-"""What PyTorch's own counter does not know: products inside another operator, bitsandbytes' product, a CPU's attention, and
+"""What PyTorch's own counter does not know: products inside another operator, bitsandbytes' products, a CPU's attention, and
 (before 2.13) heads that share keys and values."""

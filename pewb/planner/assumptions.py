@@ -20,6 +20,10 @@ def assumptions(recipe: Recipe, target: Target, found: Estimate | None) -> list[
         f"within {MARGIN:.0%} of the limit the answer is 'borderline'",
         f"the evaluation takes {found.evaluation_batch_size} examples at once (it halves its batch until it fits)",
     ]
+    if recipe.generation:
+        told.append(
+            "texts are written (generation) as many at once as fit; the keys and values that are kept for it are not planned"
+        )
     if target.kind == "cuda":
         told.append(
             "the caching allocator with expandable segments, which pewb's runs turn on; 'no' only where the live tensors alone"

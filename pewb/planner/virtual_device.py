@@ -127,6 +127,8 @@ class VirtualDevice(TorchFunctionMode):
             return output
         if self.kind == "cuda" and function in (functional.dropout, torch.dropout):
             return _fused_dropout(*args, **kwargs)
+        if self.kind == "cuda" and function is torch.ops.bitsandbytes.int8_scaled_mm.default:
+            return _int8_product(*args, **kwargs)
         return function(*args, **kwargs)
 
     def _recomputing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[Any]]:
@@ -215,6 +217,20 @@ def _fused_dropout(
 ) -> torch.Tensor:
     """Return CUDA's dropout, which keeps a mask of one byte for each element."""
     return torch.native_dropout(input, p, True)[0] if training and train and 0 < p < 1 else input
+
+
+def _int8_product(
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    row_scales: torch.Tensor,
+    column_scales: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Return bitsandbytes' 8-bit product by the steps of its CUDA kernels: in 32-bit integers, in fp16, in the type asked for."""
+    product = torch.ops.bitsandbytes.int8_linear_matmul.default(inputs, weight)
+    half = torch.empty(product.shape, dtype=torch.float16, device=META)
+    return half.to(dtype or torch.float16)
 
 
 def _loftq_init(

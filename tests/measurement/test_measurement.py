@@ -7,7 +7,7 @@ import torch
 
 from pewb.anatomy import anatomy_of
 from pewb.errors import OutOfMemoryError
-from pewb.measurement.flops import flops_of
+from pewb.measurement.flops import FlopCounting, StepFlops, flops_of
 from pewb.measurement.memory import LiveTensors, PhaseMemory, is_out_of_memory, tensors_of
 from pewb.measurement.parameters import count_parameters
 from pewb.strategies.lora import Lora
@@ -97,3 +97,18 @@ def test_heads_that_share_keys_take_as_many_operations_as_heads_with_their_own()
     shared, own = (torch.empty(2, heads, 16, 32, dtype=torch.bfloat16, device="meta") for heads in (2, 8))
     operations = [flops_of(attend, (query, one, one), {}, None) for one in (shared, own)]
     assert operations == [4 * 2 * 8 * 16 * 16 * 32] * 2
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantised_layers_take_as_many_operations_as_others(quantization, is_training, tiny_backbone):
+    from tests.strategies.test_peft_strategies import batch, inserted
+
+    counted = {}
+    for kind in ("none", quantization):
+        made = inserted(tiny_backbone("bert"), Lora(), kind)
+        counts = StepFlops()
+        with FlopCounting(counts), torch.set_grad_enabled(is_training):
+            made.model.train(is_training)(**batch(made)[0])
+        counted[kind] = counts.linear
+    assert counted[quantization] == counted["none"] > 0
