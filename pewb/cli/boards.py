@@ -62,8 +62,8 @@ def compare(
 ) -> None:
     """Say whether two runs or rows of the leaderboard really differ, and what each costs.
 
-    A paired test on the same test examples: McNemar's exact test for single runs, a bootstrap over the examples
-    where a row has several seeds.
+    A paired test on the same test examples: McNemar's exact test for single runs whose examples are right or wrong, a
+    bootstrap over the examples for all else.
 
     For example: `pewb compare lora-minilm-l6-movie-snippets-seed full`
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ASSISTANT = "assistant"
 """The role whose turns are learned."""
-_ROLES = {"human": "user", "gpt": ASSISTANT, "prompter": "user", "model": ASSISTANT}
+_ROLES = {"human": "user", "prompter": "user"} | dict.fromkeys(("gpt", "model", "ai", "bot", "chatbot"), ASSISTANT)
 """What others call the roles."""
 
 
@@ -37,7 +37,11 @@ def messages_of(table: pandas.DataFrame, name: str | int, path: str) -> Rows:
                 f"task.messages: {path} has no list of messages in row {number}; each is a table with role and content, which is text"
             )
         if ASSISTANT not in [role for role, _ in told[1:]]:
-            raise InputError(f"task.messages: {path} has no answer of an assistant in row {number}; remove the row")
+            roles = ", ".join(dict.fromkeys(role for role, _ in told))
+            raise InputError(
+                f"task.messages: {path} has no answer of an assistant in row {number}, whose roles are {roles}; remove the row, or"
+                f" call the role {ASSISTANT}"
+            )
         rows.append((tuple(text for _, text in told), tuple(role for role, _ in told)))
     return rows
 
@@ -48,7 +52,8 @@ def _turn(message: Any) -> tuple[str, str] | None:
         return None
     role = message.get("role", message.get("from"))
     text = _said(message.get("content", message.get("value")))
-    return (_ROLES.get(str(role), str(role)), text) if role is not None and text is not None else None
+    named = str(role).strip().lower()
+    return (_ROLES.get(named, named), text) if role is not None and text is not None else None
 
 
 def _said(content: Any) -> str | None:
@@ -71,7 +76,7 @@ def following_turns(
     The label is the conversation, which is divided as a whole.
 
     Raises:
-        InputError: a column is missing.
+        InputError: a column is missing, or a conversation is interrupted by another.
     """
     names = {"turn": turn, "speaker": speaker, "conversation": conversation}
     columns = [column(table, name, key, path) for key, name in names.items()]
@@ -79,10 +84,16 @@ def following_turns(
     said: list[str] = []
     rows: Rows = []
     before = None
-    for text, who, where in zip(*columns, strict=True):
+    begun = set()
+    for number, (text, who, where) in enumerate(zip(*columns, strict=True), 1):
         line, person = _in_one_line(text), _in_one_line(who)
         if where != before:
+            if where in begun:
+                raise InputError(
+                    f"task.conversation: in {path} '{where}' goes on in row {number}, after another; sort the rows by conversation"
+                )
             said, before = [], where
+            begun.add(where)
         if not line or not person:  # a stage direction, or a gap
             continue
         if said:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -125,6 +126,10 @@ def _answers(value: Any, path: str, row: int) -> Answers:
     """Return the answers in a cell; of one without a place the first in the context is meant."""
     from pandas.api.types import is_list_like
 
+    if value is None or isinstance(value, str) or (isinstance(value, float) and isnan(value)):
+        value = [value] if isinstance(value, str) else []
+    if is_list_like(value) and not isinstance(value, Mapping) and all(isinstance(one, Mapping) for one in value):
+        value = {key: [one.get(key) for one in value] for key in ("text", "answer_start")}
     if is_list_like(value) and not isinstance(value, Mapping) and all(isinstance(text, str) for text in value):
         return [(0, text) for text in value if text.strip()]
     if isinstance(value, Mapping) and {"text", "answer_start"} <= set(value):

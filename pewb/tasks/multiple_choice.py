@@ -90,7 +90,7 @@ class MultipleChoice(TaskFamily):
 
         if isinstance(self.choices, list):
             columns = [
-                filled(column(table, name, "choices", path), "choices", path).astype(str) for name in self.choices
+                filled(column(table, name, "choices", path), str(name), path).astype(str) for name in self.choices
             ]
             return [(None, list(row)) for row in zip(*columns, strict=True)]
         found: list[NamedChoices] = []
@@ -135,6 +135,10 @@ class Choices(Examples):
         }
 
 
+_MANY = 20
+"""Rows of which some have their first choice right, unless its number is another than 0."""
+
+
 def _right_ones(labels: Sequence[str], choices: Sequence[NamedChoices], path: str) -> list[int]:
     """Return the number of the right choice of each row; how its labels are meant is the same for a whole column.
 
@@ -159,9 +163,21 @@ def _right_ones(labels: Sequence[str], choices: Sequence[NamedChoices], path: st
         ways = (
             ", ".join(names) if names else f"A to {_letter(len(texts) - 1)}, 0 to {len(texts) - 1}, or the text of one"
         )
+        from_one = all(
+            label.isdecimal() and 1 <= int(label) <= len(told) for label, (_, told) in zip(labels, choices, strict=True)
+        )
+        hint = (
+            "; they seem to count from 1, and pewb counts from 0"
+            if from_one
+            else ", or is meant in another way than in most rows; write them all in one way"
+        )
         raise InputError(
-            f"task.label: {path} has the label '{labels[row]}' in row {row + 1}, which is none of its choices ({ways}), or is"
-            " meant in another way than in most rows; write them all in one way"
+            f"task.label: {path} has the label '{labels[row]}' in row {row + 1}, which is none of its choices ({ways}){hint}"
+        )
+    if list(whole) == ["numbers"] and len(labels) >= _MANY and 0 not in whole["numbers"]:
+        raise InputError(
+            f"task.label: of the {len(labels)} rows of {path} none has the label 0; numbers count from 0, so if yours count from 1,"
+            " take 1 off each, or write letters"
         )
     first, *others = whole.values()
     for other in others:

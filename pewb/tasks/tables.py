@@ -138,10 +138,12 @@ def _read_conll(path: Path) -> pandas.DataFrame:
     sentences: list[list[list[str]]] = [[]]
     width = 0
     lines = [line.strip("\r \t") for line in path.read_text(encoding="utf-8-sig").split("\n")]
-    told = [line for line in lines if line and not line.startswith("-DOCSTART-") and not _COMMENT.match(line)]
-    separator = re.compile("\t+" if all("\t" in line for line in told) else "[ \t]+")
+    told = [line for line in lines if line and not line.startswith(("-DOCSTART-", "# "))]
+    has_tabs = bool(told) and all("\t" in line for line in told)
+    separator = re.compile("\t+" if has_tabs else "[ \t]+")
     for number, line in enumerate(lines, 1):
-        if not sentences[-1] and _COMMENT.match(line):
+        begins = not sentences[-1] and line.startswith("# ")
+        if begins and (_COMMENT.match(line) or (has_tabs and "\t" not in line)):
             continue
         fields = separator.split(line) if line else []
         if not fields or fields[0] == "-DOCSTART-":
@@ -149,7 +151,12 @@ def _read_conll(path: Path) -> pandas.DataFrame:
             continue
         width = width or len(fields)
         if len(fields) != width:
-            raise ValueError(f"line {number} has {len(fields)} columns, and the first has {width}")
+            comment = (
+                "; if it is a comment, remove it"
+                if "#" in (line[:1], sentences[-1][0][0][:1] if sentences[-1] else "")
+                else ""
+            )
+            raise ValueError(f"line {number} has {len(fields)} columns, and the first has {width}{comment}")
         sentences[-1].append(fields)
     rows = [list(map(list, zip(*sentence, strict=True))) for sentence in sentences if sentence]
     return pandas.DataFrame(rows, columns=range(width))

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -126,7 +127,7 @@ class TextClassification(TaskFamily):
         """Return the classes of each row."""
         columns = [column(table, name, "label", path) for name in self._label_columns]
         if len(columns) == 1:
-            return [_names_in(value, self.separator or ",") for value in columns[0]]
+            return [_names_in(value, self.separator or ",", path, row) for row, value in enumerate(columns[0], 1)]
         names = self.labels or [str(name) for name in self._label_columns]
         told = [_label_names(filled(one, "label", path), path) for one in columns]
         if odd := next((value for values in told for value in values if value not in ("0", "1")), None):
@@ -227,15 +228,24 @@ def _counted(labels: Sequence[Any]) -> Counter[int]:
     return Counter(labels)
 
 
-def _names_in(value: Any, separator: str) -> tuple[str, ...]:
+def _names_in(value: Any, separator: str, path: str, row: int) -> tuple[str, ...]:
     """Return the classes that a cell names: a list, or text; an empty one names none."""
     import pandas
     from pandas.api.types import is_list_like
 
     if is_list_like(value):
+        if isinstance(value, Mapping) or not all(isinstance(one, str | Real) and one == one for one in value):
+            raise InputError(
+                f"task.label: {path} has no list of classes in row {row}; give names, or a column for each class"
+            )
         return tuple(dict.fromkeys(str(one).strip() for one in value))
     if pandas.isna(value):
         return ()
+    if str(value).strip().startswith("[") and str(value).strip().endswith("]"):
+        raise InputError(
+            f"task.label: {path} has a list written as text in row {row}, '{str(value)[:40]}'; give JSON Lines with lists, or names"
+            " with a comma between them"
+        )
     return tuple(dict.fromkeys(part.strip() for part in str(value).split(separator) if part.strip()))
 
 

@@ -153,6 +153,10 @@ def test_labels_of_choices_mean_the_same_in_a_whole_column(tmp_path):
     assert choices_of(tmp_path, (["B", "A"], "B"), (["x", "y"], "A")) == [1, 0], "letters, for A is no text"
     with pytest.raises(InputError, match="'2' in row 1, which may be a choice's text as well as its place"):
         choices_of(tmp_path, (numbers, "2"), (["0", "1"], "1"))
+    with pytest.raises(InputError, match="they seem to count from 1, and pewb counts from 0"):
+        choices_of(tmp_path, (["a", "b"], "1"), (["a", "b"], "2"))
+    with pytest.raises(InputError, match=r"of the 20 rows .* none has the label 0"):
+        choices_of(tmp_path, *[(["a", "b", "c"], "1"), (["a", "b", "c"], "2")] * 10)
     with pytest.raises(InputError, match=r"'B' in row 2.* meant in another way than in most rows"):
         choices_of(tmp_path, (numbers, "0"), (["x", "y"], "B"), (["x", "y"], "1"))
 
@@ -179,10 +183,13 @@ def test_faults_of_choices(choices, message, tmp_path):
         (["not", "Rome", " "], [(6, "not"), (0, "Rome")]),
         ([], []),
         ({"text": ["Rome"], "answer_start": ["x"]}, None),
+        ([{"text": "Rome", "answer_start": 10}], [(10, "Rome")]),
+        ("Rome", [(0, "Rome")]),
+        (None, []),
         ([1], None),
         ({"text": ["Rome"], "answer_start": [-1]}, None),
         ({"text": [None], "answer_start": [0]}, None),
-        (None, None),
+        ([{"answer": "Rome"}], None),
     ],
 )
 def test_cells_of_answers(answers, expected, tmp_path):
@@ -217,6 +224,10 @@ def test_conll_with_tabs_comments_and_odd_spaces(tmp_path):
     content = "# id 12 domain=en\nNew\u00a0York\tB-X\nis  big\tO\n\n# text = # it is\n#\tO\nfilm\tO\n"
     examples = read(tmp_path, TokenClassification, content, "conll", words=0, tags=-1)
     assert examples.train.texts == [("New\u00a0York", "is  big"), ("#", "film")]
+    told = "# a comment\nA\tB_X\nb\tO\n\n# another one\nc\tO\n"
+    assert read(tmp_path, TokenClassification, told, "conll", words=0, tags=-1).train.texts == [("A", "b"), ("c",)]
+    with pytest.raises(InputError, match="if it is a comment, remove it"):
+        read(tmp_path, TokenClassification, "# a comment here\nA X O\nb Y O\n", "conll", words=0, tags=-1)
 
 
 def test_messages_in_parts_and_what_is_no_text(tmp_path):
@@ -228,6 +239,20 @@ def test_messages_in_parts_and_what_is_no_text(tmp_path):
         rows[0]["content"] = content
         with pytest.raises(InputError, match=r"no list of messages in row 1.*which is text"):
             read(tmp_path, CausalLm, jsonl({"messages": rows}), messages="messages")
+
+
+def test_roles_by_any_usual_name(tmp_path):
+    rows = jsonl({"messages": [{"role": "Human", "content": "a"}, {"role": "AI", "content": "b"}]})
+    assert read(tmp_path, CausalLm, rows, messages="messages").train.labels == [("user", "assistant")]
+    with pytest.raises(InputError, match="whose roles are user, expert; remove the row, or call the role assistant"):
+        read(tmp_path, CausalLm, rows.replace("AI", "Expert"), messages="messages")
+
+
+@pytest.mark.parametrize("label", [{"a": 1, "b": 0}, [None], "['a', 'b']", "[]"])
+def test_what_is_no_list_of_classes_is_refused(label, tmp_path):
+    rows = jsonl({"text": "x", "label": ["a", "b"]}, {"text": "y", "label": label})
+    with pytest.raises(InputError, match=r"has no list of classes in row 2|a list written as text in row 2"):
+        read(tmp_path, TextClassification, rows, multi_label=True)
 
 
 def test_tables_in_a_template_are_no_text(tmp_path):
@@ -327,6 +352,8 @@ def test_turns_of_conversations(tmp_path):
         ("Bob: Hello, Ann.\nAnn:", " Well?"),
         ("Cid: So.\nAnn:", " Yes."),
     ]
+    with pytest.raises(InputError, match=r"goes on in row \d+, after another; sort the rows by conversation"):
+        read(tmp_path, CausalLm, csv_of([*TURNS, TURNS[0]], ("episode", "who", "line")), "csv", **keys)
 
 
 def test_answers_in_a_tree_of_turns(tmp_path):
