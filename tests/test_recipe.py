@@ -172,7 +172,7 @@ def test_a_whole_section_can_be_given_on_the_command_line():
     recipe = load_recipe(path, ['strategy={kind="lora", rank=4}']).recipe
     assert (recipe.strategy.rank, recipe.training.learning_rate) == (4, 1e-3)
     recipe = load_recipe(path, ['strategy={kind="top_layers", num_layers=1}']).recipe
-    assert (recipe.strategy.num_layers, recipe.training.learning_rate) == (1, 5e-5)
+    assert (recipe.strategy.num_layers, recipe.training.learning_rate) == (1, 3e-4)
 
 
 def test_an_override_mends_a_section_of_the_wrong_type(tmp_path):
