@@ -16,7 +16,7 @@ from pewb.errors import InputError
 SCHEMA_VERSION = 2
 """Raised when the shape of a record changes; `_UPGRADES` then gains a function from the version before."""
 
-NUMERICS_VERSION = 3
+NUMERICS_VERSION = 4
 """Raised when a change alters what a run computes, so that older records are not mistaken for the same run."""
 
 Status = Literal["success", "out_of_memory", "failed", "cancelled", "refused"]

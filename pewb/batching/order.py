@@ -43,9 +43,12 @@ def shuffled_batches(
 
 
 def longest_first(batches: list[list[int]], lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Move the `count` batches that hold the most padded tokens to the front, so that memory peaks at once."""
+    """Move the `count` batches that hold the most padded tokens to the front, the largest of all last, so that memory peaks at once.
+
+    With two the largest finds the optimizer's state, which the first step makes.
+    """
     size = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
-    front = sorted(range(len(batches)), key=lambda number: -size[number])[:count]
+    front = sorted(range(len(batches)), key=lambda number: -size[number])[:count][::-1]
     return [batches[number] for number in front] + [
         batch for number, batch in enumerate(batches) if number not in set(front)
     ]

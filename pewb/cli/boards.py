@@ -25,6 +25,12 @@ def leaderboard(
             "--task", metavar="TASK", help="Show the tables of this task alone; may be repeated. All are written."
         ),
     ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            "--plots", metavar="FOLDER", help="Draw each table that is shown as an SVG picture, too; needs altair."
+        ),
+    ] = None,
     as_evidence: Annotated[
         bool, typer.Option("--evidence", help="Show the records that pewb is shipped with, and write nothing.")
     ] = False,
@@ -40,12 +46,13 @@ def leaderboard(
     board = Leaderboard.from_results(folder)
     page = None if as_evidence else board.write(output or _page_of(results))
     board = board.of_tasks(tasks) if tasks else board
+    pictures = board.plot(plots) if plots else []
     if as_json:
         print_json(board.to_json())
         return
     print_leaderboard(board)
-    if page:
-        out.print(f"[dim]written to {escape(str(page))}[/]")
+    for path in [*([page] if page else []), *pictures]:
+        out.print(f"[dim]written to {escape(str(path))}[/]")
 
 
 def compare(

@@ -61,6 +61,8 @@ _NOTES = """
 - **Size on disk** is what must be shipped beside the backbone.
 - **Time and memory compare only within one kind of device**, and time only as far as the devices
   named are alike. Train time is the optimizer's steps alone.
+- **Planned memory.** What `pewb plan` foretold of the peak, before the runs; negative: it said too
+  little.
 - **Status.** A run that failed is a row too. "older numerics": pewb has computed differently since;
   run it again to compare.
 """
@@ -129,6 +131,24 @@ class Leaderboard:
         if not self.groups:
             return _START + _EMPTY
         return _START + "".join(group.to_markdown() for group in self.groups) + _NOTES
+
+    def plot(self, folder: str | Path) -> list[Path]:
+        """Draw each table as an SVG picture into `folder`, and return the paths.
+
+        Raises:
+            InputError: altair is not installed.
+        """
+        from pewb.leaderboard.plot import plot
+
+        drawn: dict[str, Group] = {}
+        for group in self.groups:
+            if any(row.main for row in group.rows):
+                name, count = group.file_name, 1
+                while name in drawn:
+                    count += 1
+                    name = f"{group.file_name}-{count}"
+                drawn[name] = group
+        return [plot(group, Path(folder) / f"{name}.svg") for name, group in drawn.items()]
 
     def write(self, path: str | Path = "leaderboard.md") -> Path:
         """Write the page to `path` in one step, so that no reader sees half of it, and return the path."""

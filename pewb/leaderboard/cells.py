@@ -48,8 +48,8 @@ def full_columns(lines: Sequence[Line]) -> list[Column]:
         Column("share", lambda line: _share(line.row.trainable_share)),
         _memory_column(rows, "peak "),
     ]
-    if any(_held(row.memory_predicted.train) is not None for row in rows):
-        columns.append(Column("planned", lambda line: format_bytes(_held(line.row.memory_predicted.train))))
+    if any(row.planned_memory_bytes is not None for row in rows):
+        columns.append(Column("planned", lambda line: format_bytes(line.row.planned_memory_bytes)))
     if any(row.device == "cpu" and row.kind == "strategy" for row in rows):
         columns.append(Column("peak resident", lambda line: format_bytes(line.row.memory.train.peak_resident_bytes)))
     columns += [
@@ -163,11 +163,6 @@ def _memory_column(rows: Sequence[Row], prefix: str) -> Column:
     if not any(row.memory.train.peak_reserved_bytes is not None for row in rows):
         return Column(f"{prefix}live tensors", lambda line: format_bytes(line.row.memory.train.peak_allocated_bytes))
     return Column(f"{prefix}reserved", lambda line: _reserved(line.row.memory.train))
-
-
-def _held(peak: Peak) -> int | None:
-    """Return what the column of measured memory shows: reserved bytes of a GPU, live tensors of a CPU."""
-    return peak.peak_allocated_bytes if peak.peak_reserved_bytes is None else peak.peak_reserved_bytes
 
 
 def _reserved(peak: Peak) -> str:

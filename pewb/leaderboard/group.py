@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 from pewb.leaderboard import cells
@@ -48,6 +50,16 @@ class Group:
         return self._place.task
 
     @property
+    def main_metric(self) -> str:
+        """What the rows are ranked by."""
+        return next((row.main_metric for row in self.rows if row.main_metric), "main metric")
+
+    @property
+    def names(self) -> list[str]:
+        """For each row the shortest of its names that no other has."""
+        return [self._name(row) for row in self.rows]
+
+    @property
     def title(self) -> str:
         """The backbone, the task with the sizes of its splits, and the kind of device."""
         row = self._place
@@ -58,6 +70,13 @@ class Group:
         if row.kind == "reference":
             return f"{row.task}{size} · references alone"
         return f"{row.backbone} · {row.task}{size} · {row.device or 'device unknown'}"
+
+    @property
+    def file_name(self) -> str:
+        """What a picture of the table is called, without its ending; two tables may have the same."""
+        row = self._place
+        parts = [row.backbone, row.task, row.train_examples, row.device]
+        return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(str(part) for part in parts if part)).strip("-.")
 
     @property
     def facts(self) -> list[str]:
@@ -79,7 +98,8 @@ class Group:
         if text := self._alike():
             told.insert(0, ("Alike", text))
         budgets = [(f"Best for a budget of {cost.name}", self._budget(cost)) for cost in COSTS]
-        return told + [(head, text) for head, text in budgets if text]
+        plans = [("Planned memory", text)] if (text := self._plans()) else []
+        return told + [(head, text) for head, text in budgets if text] + plans
 
     def to_json(self) -> dict[str, Any]:
         """Return the ranking and what follows from it as JSON values; the rows are named by their runs."""
@@ -162,6 +182,15 @@ class Group:
         ]
         return f"{'; '.join(steps)}." if steps else ""
 
+    def _plans(self) -> str:
+        """Return how far the plans of memory in training were from what was measured, over the rows."""
+        pairs = [(row.planned_memory_bytes, row.peak_memory_bytes) for row in self.rows]
+        errors = sorted(planned / measured - 1 for planned, measured in pairs if planned and measured)
+        if not errors:
+            return ""
+        spread = f"{_percent(errors[0])} to {_percent(errors[-1])}, in the median {_percent(median(errors))}"
+        return f"{_percent(errors[0]) if len(errors) == 1 else spread} beside what was measured ({_rows(len(errors))})."
+
     def _untested(self) -> list[str]:
         """Return the reasons for which rows are not tested, each with its rows; the untouched model's is no news."""
         names: dict[str, list[str]] = defaultdict(list)
@@ -187,6 +216,15 @@ class Group:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def _percent(share: float) -> str:
+    text = f"{abs(100 * share):.1f}"
+    return f"{'' if float(text) == 0 else '−' if share < 0 else '+'}{text} %"
+
+
+def _rows(count: int) -> str:
+    return "one row" if count == 1 else f"{count} rows"
 
 
 def _rank(row: Row) -> tuple[Any, ...]:

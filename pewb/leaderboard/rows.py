@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from pewb.leaderboard.pooling import largest_memory, mean_metric, mean_time, pooled_metrics
-from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Record, Status, Time
+from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Peak, Record, Status, Time
 from pewb.tasks import greater_is_better, needs_new_head
 
 _NOT_COMPARED = {
@@ -108,8 +108,12 @@ class Row(BaseModel):
     @property
     def peak_memory_bytes(self) -> int | None:
         """The peak in training: what a GPU's allocator held, else the live tensors."""
-        peak = self.memory.train
-        return peak.peak_allocated_bytes if peak.peak_reserved_bytes is None else peak.peak_reserved_bytes
+        return _held(self.memory.train)
+
+    @property
+    def planned_memory_bytes(self) -> int | None:
+        """What the plan said of that peak before the runs."""
+        return _held(self.memory_predicted.train)
 
     @property
     def label(self) -> str:
@@ -358,6 +362,10 @@ def _counted(records: list[Record]) -> list[Record]:
 
     by_seed = {record.seed: record for record in sorted(records, key=weight)}
     return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def _held(peak: Peak) -> int | None:
+    return peak.peak_allocated_bytes if peak.peak_reserved_bytes is None else peak.peak_reserved_bytes
 
 
 def _first(values: Iterable[Any]) -> Any:

@@ -149,15 +149,33 @@ def brief_names(rows: Sequence[Row]) -> list[str]:
     ladders = [
         (
             f"{row.strategy} {row.storage}".strip(),
-            " ".join(part for part in (row.strategy, row.storage, "tuned" if row.num_trials else "") if part),
+            _joined(row.strategy, row.storage, "tuned" if row.num_trials else ""),
+            _joined(row.strategy, row.storage, own),
             row.label,
             f"{row.label}, {row.precision}",
             ", ".join([row.label, *row.runs[:1]]),
         )
-        for row in rows
+        for row, own in zip(rows, _own_words(rows), strict=True)
     ]
     counts = [Counter(names) for names in zip(*ladders, strict=True)] if ladders else []
     return [
         next((name for name, count in zip(names, counts, strict=True) if count[name] == 1), names[-1])
         for names in ladders
+    ]
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _own_words(rows: Sequence[Row]) -> list[str]:
+    """Return for each row what of its strategy's settings and its distinction the rows of that strategy do not all have."""
+    words = [[*row.settings.partition(", lr ")[0].split(), *filter(None, row.distinction.split(", "))] for row in rows]
+    shared: dict[tuple[str, str], set[str]] = {}
+    for row, own in zip(rows, words, strict=True):
+        kind = (row.strategy, row.storage)
+        shared[kind] = shared.get(kind, set(own)) & set(own)
+    return [
+        " ".join(word for word in own if word not in shared[row.strategy, row.storage])
+        for row, own in zip(rows, words, strict=True)
     ]

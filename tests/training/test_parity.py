@@ -271,6 +271,9 @@ def test_batches_hold_every_example_once(bucketing):
     padded = [len(batch) * max(lengths[index] for index in batch) for batch in [first, *rest]]
     assert padded[0] == max(padded)
     assert sorted(map(tuple, [first, *rest])) == sorted(map(tuple, batches))
+    second, largest, *others = longest_first(batches, lengths, 2)
+    assert largest == first, "with two, the largest finds the optimizer's state"
+    assert sorted(map(tuple, [second, largest, *others])) == sorted(map(tuple, batches))
 
 
 def test_bucketing_saves_padding():
