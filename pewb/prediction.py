@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pewb.batching import Collated, Inputs
+from pewb.batching import Collated, Inputs, by_length
 from pewb.errors import OutOfMemoryError, TrainingError
 from pewb.heads import Head, Predicted, head_of
 from pewb.measurement.memory import is_out_of_memory
@@ -98,7 +98,7 @@ def in_fitting_batches(
     Raises:
         OutOfMemoryError: one row at a time does not fit.
     """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    order = by_length(lengths)
     num_done = 0
     while num_done < len(order):
         indices = order[num_done : num_done + batch_size]

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+FOLLOWED_STEPS = 2
+"""Steps whose memory is followed on a CPU: the first has no optimizer state yet, the second has. The largest batches are theirs."""
+
 _BATCHES_SORTED_TOGETHER = 50
 """Length is sorted within so many batches at a time, so that batches differ from epoch to epoch."""
 
@@ -42,6 +45,13 @@ def shuffled_batches(
     return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
 
 
+def first_epoch(
+    lengths: Sequence[int], batch_size: int, generator: torch.Generator, bucketing: bool
+) -> list[list[int]]:
+    """Return the batches of the first epoch: those of `shuffled_batches`, the largest as `longest_first` has it."""
+    return longest_first(shuffled_batches(lengths, batch_size, generator, bucketing), lengths, FOLLOWED_STEPS)
+
+
 def longest_first(batches: list[list[int]], lengths: Sequence[int], count: int) -> list[list[int]]:
     """Move the `count` batches that hold the most padded tokens to the front, the largest of all last, so that memory peaks at once.
 
@@ -52,3 +62,8 @@ def longest_first(batches: list[list[int]], lengths: Sequence[int], count: int) 
     return [batches[number] for number in front] + [
         batch for number, batch in enumerate(batches) if number not in set(front)
     ]
+
+
+def by_length(lengths: Sequence[int]) -> list[int]:
+    """Return the numbers of the examples, the longest first."""
+    return sorted(range(len(lengths)), key=lambda index: -lengths[index])

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pewb.errors import InputError
 from pewb.leaderboard.group import Group
-
-if TYPE_CHECKING:
-    import altair
 
 _STANDINGS = {
     "best": ("best, or not told apart from it", "#1f5fa8"),
@@ -76,7 +73,7 @@ def points_of(group: Group) -> list[dict[str, Any]]:
     return points
 
 
-def _values(altair: Any, points: list[dict[str, Any]], title: str) -> altair.LayerChart:
+def _values(altair: Any, points: list[dict[str, Any]], title: str) -> Any:
     """Return the panel of the main metric: a point and its interval for each row."""
     colors = {point["standing"]: point["color"] for point in points}
     axis = altair.Axis(labelLimit=_LONGEST_NAME, grid=True, ticks=False)
@@ -97,7 +94,7 @@ def _values(altair: Any, points: list[dict[str, Any]], title: str) -> altair.Lay
     )
 
 
-def _costs(altair: Any, points: list[dict[str, Any]], key: str, title: str) -> altair.Chart:
+def _costs(altair: Any, points: list[dict[str, Any]], key: str, title: str) -> Any:
     """Return the panel of one cost, in the same order."""
     known = [point for point in points if point[key]]
     chart = altair.Chart(altair.Data(values=known)).properties(width=_WIDTHS[key], height=altair.Step(_ROW_HEIGHT))

@@ -205,6 +205,8 @@ def _identity(question: Question, target: Target) -> str:
         "quantization": question.quantization.model_dump(mode="json"),
         "training": question.training.model_dump(mode="json", exclude=_NO_MATTER),
     }
+    if question.targets is not None:
+        asked["targets"] = question.targets
     device = [target.kind, target.has_bf16, target.capability]
     content = json.dumps([PLANNER_VERSION, versions, asked, device], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:32]

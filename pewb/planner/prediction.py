@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pewb.batching import Encoded
 from pewb.planner.curve import curve_of
 from pewb.planner.estimate import verdict
 from pewb.planner.simulation import Phase, Question
@@ -21,13 +23,31 @@ class Prediction:
     """That it will not fit as it is asked for; None: it may."""
 
 
-def predict_memory(question: Question, target: Target, longest: int, num_tested: int) -> Prediction:
-    """Simulate a run whose longest example has `longest` tokens, and which is tested on `num_tested` examples at once."""
-    training = question.training.model_copy(update={"max_tokens": longest})
-    size = training.asked_micro_batch_size
-    with curve_of(replace(question, training=training), target) as curve:
+@dataclass(frozen=True)
+class LargestBatch:
+    """The batch of a phase that holds the most padded tokens."""
+
+    num_examples: int
+    num_tokens: int
+    """Of its longest example."""
+    targets: tuple[int, ...] | None
+    """Target tokens of each example, where labels are tokens."""
+
+
+def largest_batch(data: Encoded, batch: Sequence[int]) -> LargestBatch:
+    """Return what decides how much memory a batch takes, of the examples' numbers."""
+    ids = data.features.select(batch)["input_ids"]
+    targets = None if len(data.labels) else tuple(round(data.weights[index]) for index in batch)
+    return LargestBatch(len(batch), max(map(len, ids)), targets)
+
+
+def predict_memory(question: Question, target: Target, trained: LargestBatch, tested: LargestBatch) -> Prediction:
+    """Simulate a run whose largest batches are these."""
+    size = min(question.training.asked_micro_batch_size, trained.num_examples)
+    with curve_of(_asked(question, trained), target) as curve:
         train, _ = curve.train(size)
-        evaluation = curve.evaluate(num_tested)
+    with curve_of(_asked(question, tested), target) as curve:
+        evaluation = curve.evaluate(tested.num_examples)
     warning = None
     if verdict(train, target.memory_bytes) == "no":
         warning = (
@@ -35,6 +55,11 @@ def predict_memory(question: Question, target: Target, longest: int, num_tested:
             f" are {format_bytes(target.memory_bytes)}; they are halved until they do"
         )
     return Prediction(Memory(train=_peak(train, target), evaluation=_peak(evaluation, target)), warning)
+
+
+def _asked(question: Question, batch: LargestBatch) -> Question:
+    training = question.training.model_copy(update={"max_tokens": batch.num_tokens, "batch_size": batch.num_examples})
+    return replace(question, training=training, targets=batch.targets)
 
 
 def _peak(phase: Phase, target: Target) -> Peak:

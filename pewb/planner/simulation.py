@@ -15,7 +15,7 @@ from torch import nn
 
 from pewb import assembly
 from pewb.anatomy import Anatomy
-from pewb.batching import STATES, Inputs
+from pewb.batching import IGNORED, STATES, Inputs
 from pewb.device import Computing, computing_on
 from pewb.heads import Head, head_of
 from pewb.measurement.memory import tensors_of
@@ -53,6 +53,8 @@ class Question:
     strategy: Strategy
     quantization: Quantization
     training: Training
+    targets: tuple[int, ...] | None = None
+    """Target tokens of each example of a batch, where labels are tokens; None: as many as there may be."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Simulation:
         optimizer = _WatchedOptimizer(make_optimizer(model, training, self._target.kind), ledger)
         self._head = head_of(question.task, question.labels, training)
         self._prefix = assembled.prefix if training.keeps_prefix else None
-        self._batches = VirtualBatches(model.config, self._head, training.max_tokens)
+        self._batches = VirtualBatches(model.config, self._head, training.max_tokens, question.targets)
         self._stepper = Stepper(
             model,
             question.strategy,
@@ -285,6 +287,8 @@ class VirtualBatches:
     config: Any
     head: Head
     num_tokens: int
+    targets: tuple[int, ...] | None = None
+    """As in `Question`."""
     prefix: Prefix | None = None
     """If it was cut out of the model, which then takes its states."""
 
@@ -306,7 +310,19 @@ class VirtualBatches:
             inputs["token_type_ids"] = made(*shape)
         if prefix:
             inputs[STATES] = made(*shape, prefix.hidden_size, dtype=prefix.dtype)
-        return inputs, self.head.blank_labels(len(indices), self.num_tokens, META)
+        return inputs, self._labels(indices)
+
+    def _labels(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return blank labels; of tokens the last of each row are targets, as many as are known."""
+        labels = self.head.blank_labels(len(indices), self.num_tokens, META)
+        if self.targets is None:
+            return labels
+        counts = [self.targets[index % len(self.targets)] for index in indices]
+        if getattr(self.config, "is_encoder_decoder", False):  # whose decoder reads the targets alone
+            labels = labels[:, : max(counts)]
+        for row, count in zip(labels, counts, strict=True):
+            row[: len(row) - count] = IGNORED
+        return labels
 
 
 @contextmanager

@@ -279,9 +279,12 @@ def _cache_prefix(
 def _predict_memory(
     job: TrainingJob, labels: list[str], device: Any, splits: dict[str, Any], measured: dict[str, Any], events: Any
 ) -> None:
-    """Plan the run for its longest examples: the record keeps what was predicted beside what is measured."""
+    """Plan the run for its largest batches: the record keeps what was predicted beside what is measured."""
+    import torch
+
     from pewb.backbone import read_config
-    from pewb.planner.prediction import predict_memory
+    from pewb.batching import FOLLOWED_STEPS, by_length, first_epoch
+    from pewb.planner.prediction import largest_batch, predict_memory
     from pewb.planner.simulation import Question
     from pewb.planner.target import limited, target_of
 
@@ -291,9 +294,13 @@ def _predict_memory(
     config = read_config(job.backbone_folder)
     question = Question(job.backbone, config, job.task, labels, recipe.strategy, recipe.quantization, recipe.training)
     target = limited(target_of(device), recipe.device)
-    longest, num_tested = max(splits["train"].lengths), min(EVALUATION_BATCH_SIZE, len(splits["test"]))
+    train, test, training = splits["train"], splits["test"], recipe.training
+    order = torch.Generator().manual_seed(job.seed)
+    first = first_epoch(train.lengths, training.batch_size, order, training.length_bucketing)[:FOLLOWED_STEPS]
     try:
-        prediction = predict_memory(question, target, longest, num_tested)
+        trained = largest_batch(train, first[-1])
+        tested = largest_batch(test, by_length(test.lengths)[:EVALUATION_BATCH_SIZE])
+        prediction = predict_memory(question, target, trained, tested)
     except Exception as error:  # it must not end a run; the record says that there is no prediction
         told = f"its memory could not be planned: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         measured["notices"].append(told)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pewb.batching import Collated, longest_first, shuffled_batches
+from pewb.batching import FOLLOWED_STEPS, Collated, first_epoch, shuffled_batches
 from pewb.errors import OutOfMemoryError
 from pewb.heads import Head, head_of
 from pewb.measurement.flops import FlopCounting, StepFlops
@@ -24,9 +24,6 @@ from pewb.training.best import BestState
 from pewb.training.optimizers import make_optimizer, make_schedule
 from pewb.training.step import Stepper
 from pewb.units import format_bytes
-
-TRACKED_STEPS = 2
-"""Steps whose memory is followed on a CPU: the first has no optimizer state yet, the second has. The longest come first."""
 
 _READ_EVERY_SECONDS = 0.2
 """Losses are read, and progress is told, no more often."""
@@ -132,9 +129,8 @@ def train(
     meter = _Meter(stepper, memory, reporter, trained, batches, num_steps)
     with meter:
         for epoch in range(training.epochs):
-            planned = shuffled_batches(data.lengths, training.batch_size, order, training.length_bucketing)
-            if epoch == 0:
-                planned = longest_first(planned, data.lengths, TRACKED_STEPS)
+            batches_of = shuffled_batches if epoch else first_epoch
+            planned = batches_of(data.lengths, training.batch_size, order, training.length_bucketing)
             for position, batch in enumerate(planned, 1):
                 _step(stepper, batch, memory, meter, optimizer)
                 schedule.step()
@@ -158,7 +154,7 @@ def train(
 
 def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, meter: _Meter, optimizer: Any) -> None:
     """Take one step, with half the micro-batch as often as memory runs out, and count it."""
-    follow = meter.num_steps < TRACKED_STEPS
+    follow = meter.num_steps < FOLLOWED_STEPS
     rate = optimizer.param_groups[0]["lr"]
     while True:
         tracking = memory.tracked(lambda: tensors_of(stepper.model, optimizer)) if follow else nullcontext()

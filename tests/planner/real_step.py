@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BertConfig, LlamaConfig
 
 from pewb import assembly
+from pewb.batching import IGNORED
 from pewb.device import choose_precision
 from pewb.heads import head_of
 from pewb.measurement.memory import LiveTensors, tensors_of
@@ -73,7 +74,11 @@ class RealBatches:
             inputs["prefix_states"] = torch.zeros(shape, dtype=self.prefix.dtype)
         if self.question.task.model_head is SEQUENCE_CLASSIFICATION:
             return inputs, torch.zeros(len(indices), dtype=torch.long)
-        return inputs, ids.clone()
+        labels = ids.clone()
+        if self.question.targets:
+            for row, index in zip(labels, indices, strict=True):
+                row[: TOKENS - self.question.targets[index]] = IGNORED
+        return inputs, labels
 
 
 def measure(question: Question, folder: Path, micro_batch_size: int) -> tuple[int, int]:

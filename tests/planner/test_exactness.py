@@ -4,6 +4,7 @@ The measurement is twofold: the live tensors that a run tracks, and `torch.profi
 """
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,14 @@ def question_of(folder, architecture, strategy, quantization="none", **training)
         Quantization(kind=quantization),
         Training(**settings),
     )
+
+
+def test_few_targets_take_less_and_the_plan_knows_it(folders):
+    question = question_of(folders["llama"], "llama", make(METHODS["lora_plain"]))
+    few = replace(question, targets=tuple(4 + index % 3 for index in range(16)))
+    planned, measured = Simulation(few, TARGET).train(8)[0].allocated_bytes, measure(few, folders["llama"], 8)[0]
+    assert planned == pytest.approx(measured, rel=0.01)
+    assert planned < 0.8 * Simulation(question, TARGET).train(8)[0].allocated_bytes
 
 
 @pytest.mark.parametrize(("method", "architecture", "quantization", "checkpointing"), CELLS)

@@ -55,6 +55,9 @@ def test_a_run_leaves_loss_and_perplexity(architecture, do_job, sentence_files, 
     assert (record["parameters"]["head"], record["warnings"]) == (0, [])
     assert record["curves"]["validation"][-1][1] < record["curves"]["validation"][0][1]
     assert record["shipped_bytes"] > 0
+    for phase in ("train", "evaluation"):
+        planned, measured = (record[key][phase]["peak_allocated_bytes"] for key in ("memory_predicted", "memory"))
+        assert planned == pytest.approx(measured, rel=0.08), "of tiny tensors, as in test_run.py"
     [row] = Leaderboard(read_records(done.results)).rows
     assert row.main.value == loss["value"]
 

@@ -1,0 +1,73 @@
+"""Tables as pictures: every row is there, under its name, in the table's order."""
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from pewb.errors import InputError
+from pewb.leaderboard import Leaderboard
+from pewb.leaderboard.plot import points_of
+from pewb.record import Memory, Peak, Time
+
+MIB = 2**20
+
+
+@pytest.fixture
+def board(make_record):
+    def record(peak, planned, **fields):
+        return make_record(
+            memory=Memory(train=Peak(peak_allocated_bytes=peak * MIB)),
+            memory_predicted=planned and Memory(train=Peak(peak_allocated_bytes=int(planned * MIB))),
+            time=Time(train_seconds=7.0),
+            **fields,
+        )
+
+    return Leaderboard(
+        [
+            record(100, 103, strategy="lora", accuracy=0.8, settings="r=8 a=16 query+value, lr 0.001 tuned, 3 epochs"),
+            record(110, 109, strategy="lora", accuracy=0.7, settings="dora r=8 a=16 query+value, lr 0.003 tuned, 3 epochs"),
+            record(900, None, strategy="full", accuracy=0.9, settings="lr 5e-05, 3 epochs"),
+            make_record(strategy="head_only", status="failed", reason="boom"),
+        ]
+    )
+
+
+def test_a_picture_holds_the_rows_with_a_result_best_first(board, tmp_path):
+    [path] = board.plot(tmp_path / "plots")
+    assert path.name == "minilm-l6-movies-cpu.svg"
+    texts = ["".join(one.itertext()) for one in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+    names = ["full", "lora", "lora dora", "untouched model"]
+    assert [text for text in texts if text in [*names, "head_only"]] == names
+    assert board.groups[0].title in texts
+    content = path.read_text(encoding="utf-8")
+    for point in points_of(board.groups[0]):
+        assert f"{point['value']:g}"[:5] in content
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_points_say_what_the_table_says(board):
+    [group] = board.groups
+    points = points_of(group)
+    assert [point["name"] for point in points] == ["full", "lora", "lora dora", "untouched model"]
+    assert [point["memory"] for point in points] == [900, 100, 110, None]
+    assert all(point["low"] <= point["value"] <= point["high"] for point in points)
+    told = [point["standing"] for point in points]
+    assert told == ["best, or not told apart from it", *["not tested"] * 3], "there are no predictions here"
+
+
+def test_tables_with_the_same_name_are_two_pictures(make_record, tmp_path):
+    board = Leaderboard([make_record(), make_record(test_digest="f" * 64)])
+    assert [path.name for path in board.plot(tmp_path)] == ["minilm-l6-movies-cpu.svg", "minilm-l6-movies-cpu-2.svg"]
+
+
+def test_without_altair_the_way_out_is_told(board, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "altair", None)
+    with pytest.raises(InputError, match=r"pip install 'pewb\[plot\]'"):
+        board.plot(tmp_path)
+
+
+def test_a_table_says_how_far_its_plans_were_off(board):
+    conclusions = dict(board.groups[0].conclusions)
+    assert conclusions["Planned memory"] == "−0.9 % to +3.0 %, in the median +1.0 % beside what was measured (2 rows)."
