@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test bench lint format lock clean
+.PHONY: demo test test-slow bench lint format lock clean
 
 demo: .venv/.installed
 	$(BIN)/pewb run recipes/lora_sst2.toml --rerun
@@ -12,6 +12,10 @@ demo: .venv/.installed
 
 test: .venv/.installed-test
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile  # one process for each core
+
+# The long form: full matrices, long runs, and three committed records, drawn by the date, run again. Hours on two cores.
+test-slow: .venv/.installed-test
+	$(BIN)/python -m pytest -m slow
 
 # Speed and accuracy beside the rivals'; what they print is committed in benchmarks/*.md.
 bench: .venv/.installed

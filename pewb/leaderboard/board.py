@@ -133,22 +133,14 @@ class Leaderboard:
         return _START + "".join(group.to_markdown() for group in self.groups) + _NOTES
 
     def plot(self, folder: str | Path) -> list[Path]:
-        """Draw each table as an SVG picture into `folder`, and return the paths.
+        """Draw each table as an SVG picture into `folder`, and tables that differ in size alone as curves; return the paths.
 
         Raises:
             InputError: altair is not installed.
         """
-        from pewb.leaderboard.plot import plot
+        from pewb.leaderboard.plot import draw
 
-        drawn: dict[str, Group] = {}
-        for group in self.groups:
-            if any(row.main for row in group.rows):
-                name, count = group.file_name, 1
-                while name in drawn:
-                    count += 1
-                    name = f"{group.file_name}-{count}"
-                drawn[name] = group
-        return [plot(group, Path(folder) / f"{name}.svg") for name, group in drawn.items()]
+        return draw(self.groups, Path(folder))
 
     def write(self, path: str | Path = "leaderboard.md") -> Path:
         """Write the page to `path` in one step, so that no reader sees half of it, and return the path."""

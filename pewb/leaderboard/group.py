@@ -66,17 +66,35 @@ class Group:
         examples = {one.test_examples for one in self.rows} - {None}
         sizes = [] if row.train_examples is None else [f"{row.train_examples:,} training"]
         sizes += [f"{examples.pop():,} test"] if len(examples) == 1 else []
-        size = f" ({', '.join(sizes)} examples)" if sizes else ""
+        return self._titled(f" ({', '.join(sizes)} examples)" if sizes else "")
+
+    @property
+    def title_but_size(self) -> str:
+        """The title that tables of other numbers of training examples share."""
+        return self._titled("")
+
+    def _titled(self, size: str) -> str:
+        row = self._place
         if row.kind == "reference":
             return f"{row.task}{size} · references alone"
         return f"{row.backbone} · {row.task}{size} · {row.device or 'device unknown'}"
 
     @property
+    def conditions_but_size(self) -> tuple[str, ...]:
+        """What the rows share, but for the number of training examples."""
+        return self._place.group_conditions[:-1]
+
+    @property
     def file_name(self) -> str:
         """What a picture of the table is called, without its ending; two tables may have the same."""
         row = self._place
-        parts = [row.backbone, row.task, row.train_examples, row.device]
-        return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(str(part) for part in parts if part)).strip("-.")
+        return _file_name(row.backbone, row.task, row.train_examples, row.device)
+
+    @property
+    def file_name_but_size(self) -> str:
+        """Likewise, of a picture of several such tables."""
+        row = self._place
+        return _file_name(row.backbone, row.task, "sizes", row.device)
 
     @property
     def facts(self) -> list[str]:
@@ -216,6 +234,11 @@ class Group:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def _file_name(*parts: object) -> str:
+    name = "-".join(str(part) for part in parts if part)
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
 
 
 def _percent(share: float) -> str:

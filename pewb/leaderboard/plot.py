@@ -1,12 +1,17 @@
-"""A table as a picture: what each row earns, with its interval, beside the memory and the time that it takes."""
+"""Tables as pictures: what each row earns, with its interval, beside what it takes; and what more examples bring."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from itertools import chain
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
 from pewb.errors import InputError
 from pewb.leaderboard.group import Group
+from pewb.leaderboard.rows import Row
 
 _STANDINGS = {
     "best": ("best, or not told apart from it", "#1f5fa8"),
@@ -19,14 +24,35 @@ _WIDTHS = {"value": 300, "memory": 110, "seconds": 110}
 """Pixels of each panel."""
 _LONGEST_NAME = 420
 """Pixels of a row's name; longer ones are cut."""
+_APART = 1.03
+"""By what the places of neighbouring methods differ, on a logarithmic axis."""
 
 
-def plot(group: Group, path: Path) -> Path:
-    """Draw the rows of a group, one of which has a result, as an SVG picture into `path`, and return the path.
+def draw(groups: Sequence[Group], folder: Path) -> list[Path]:
+    """Draw each table with a result as an SVG picture into `folder`, and what differs in the number of training examples as curves.
 
     Raises:
         InputError: altair is not installed.
     """
+    altair = _altair()
+    pages: dict[str, Any] = {}
+    families: dict[tuple[str, ...], list[Group]] = defaultdict(list)
+    for group in groups:
+        if any(row.main for row in group.rows):
+            families[group.conditions_but_size].append(group)
+            pages[_free(group.file_name, pages)] = _table(altair, group)
+    for family in families.values():
+        if points := size_points(family):
+            pages[_free(family[0].file_name_but_size, pages)] = _curves(altair, family[0], points)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, page in pages.items():
+        paths.append(folder / f"{name}.svg")
+        page.configure_view(stroke="#dddddd").configure(background="white").save(str(paths[-1]), format="svg")
+    return paths
+
+
+def _altair() -> Any:
     try:
         import altair
         import vl_convert  # noqa: F401
@@ -35,19 +61,33 @@ def plot(group: Group, path: Path) -> Path:
             "altair and vl-convert-python, which draw pictures, are not installed: pip install 'pewb[plot]', or in a clone"
             " pip install -c constraints.txt -e '.[plot]'"
         ) from None
+    return altair
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    candidates = chain([name], (f"{name}-{count}" for count in count_from(2)))
+    return next(one for one in candidates if one not in taken)
+
+
+def _table(altair: Any, group: Group) -> Any:
+    """Return the rows of a group, with a panel for what they earn and one for each of two costs."""
     points = points_of(group)
-    metric = group.main_metric.replace("_", " ")
-    panels = [_values(altair, points, f"{metric} on the test split, 95 % interval")]
+    panels = [_values(altair, points, _metric_title(group))]
     panels += [
         _costs(altair, points, key, title)
         for key, title in (("memory", "peak memory in training, MiB"), ("seconds", "training, seconds"))
         if any(point[key] for point in points)
     ]
     page = altair.hconcat(*panels, spacing=14).resolve_scale(y="shared")
-    page = page.properties(title=altair.TitleParams(group.title, anchor="start", fontSize=13))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page.configure_view(stroke="#dddddd").configure(background="white").save(str(path), format="svg")
-    return path
+    return page.properties(title=_title(altair, group.title))
+
+
+def _title(altair: Any, text: str) -> Any:
+    return altair.TitleParams(text, anchor="start", fontSize=13)
+
+
+def _metric_title(group: Group) -> str:
+    return f"{group.main_metric.replace('_', ' ')} on the test split, 95 % interval"
 
 
 def points_of(group: Group) -> list[dict[str, Any]]:
@@ -102,3 +142,45 @@ def _costs(altair: Any, points: list[dict[str, Any]], key: str, title: str) -> A
         x=altair.X(f"{key}:Q", title=title),
         y=altair.Y("name:N", scale=altair.Scale(domain=[point["name"] for point in points]), title=None, axis=None),
     )
+
+
+def size_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return, of tables that differ in the number of training examples, each method that is in several, at its best in each."""
+    best: dict[str, dict[int, Row]] = defaultdict(dict)
+    for group in groups:
+        for row in group.rows:  # the best come first
+            if row.main and row.kind != "untouched" and row.train_examples:
+                best[row.method].setdefault(row.train_examples, row)
+    return [
+        {
+            "name": name,
+            "examples": size,
+            "shown_at": size * _APART ** (place - len(best) / 2),
+            "value": row.main.value if row.main else None,
+            "low": row.main.low if row.main else None,
+            "high": row.main.high if row.main else None,
+        }
+        for place, (name, rows) in enumerate(sorted(best.items()))
+        if len(rows) > 1
+        for size, row in sorted(rows.items())
+    ]
+
+
+def _curves(altair: Any, group: Group, points: list[dict[str, Any]]) -> Any:
+    """Return what each method earns from more and more examples; their points stand a little apart, so that each is seen."""
+    base = altair.Chart(altair.Data(values=points)).properties(width=460, height=300)
+    sizes = sorted({point["examples"] for point in points})
+    x = altair.X(
+        "shown_at:Q",
+        title="training examples",
+        scale=altair.Scale(type="log", domain=[sizes[0] / 1.5, sizes[-1] * 1.5]),
+        axis=altair.Axis(values=sizes),
+    )
+    scale = altair.Scale(zero=False)
+    color = altair.Color("name:N", title=None, legend=altair.Legend(labelLimit=300))
+    lines = base.mark_line(opacity=0.6).encode(
+        x=x, y=altair.Y("value:Q", scale=scale, title=_metric_title(group)), color=color
+    )
+    rules = base.mark_rule(opacity=0.5).encode(x=x, y=altair.Y("low:Q", scale=scale), y2="high:Q", color=color)
+    dots = base.mark_point(filled=True, size=40, opacity=1).encode(x=x, y=altair.Y("value:Q", scale=scale), color=color)
+    return (lines + rules + dots).properties(title=_title(altair, group.title_but_size))

@@ -122,6 +122,12 @@ class Row(BaseModel):
         return f"{self.strategy}: {details}" if details else self.strategy
 
     @property
+    def method(self) -> str:
+        """The strategy with its own settings and its storage, whatever the learning rate and the length of training."""
+        own = self.settings.partition("lr ")[0].rstrip(", ") if self.kind == "strategy" else ""
+        return " ".join(part for part in (self.strategy, self.storage, own) if part)
+
+    @property
     def storage(self) -> str:
         """How the frozen weights are stored, if they are quantised."""
         return "" if self.quantization == "none" else self.quantization

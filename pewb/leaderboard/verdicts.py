@@ -170,7 +170,7 @@ def _joined(*parts: str) -> str:
 
 def _own_words(rows: Sequence[Row]) -> list[str]:
     """Return for each row what of its strategy's settings and its distinction the rows of that strategy do not all have."""
-    words = [[*row.settings.partition(", lr ")[0].split(), *filter(None, row.distinction.split(", "))] for row in rows]
+    words = [[*row.method.split(), *filter(None, row.distinction.split(", "))] for row in rows]
     shared: dict[tuple[str, str], set[str]] = {}
     for row, own in zip(rows, words, strict=True):
         kind = (row.strategy, row.storage)

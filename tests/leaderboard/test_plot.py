@@ -6,7 +6,7 @@ import pytest
 
 from pewb.errors import InputError
 from pewb.leaderboard import Leaderboard
-from pewb.leaderboard.plot import points_of
+from pewb.leaderboard.plot import points_of, size_points
 from pewb.record import Memory, Peak, Time
 
 MIB = 2**20
@@ -25,7 +25,9 @@ def board(make_record):
     return Leaderboard(
         [
             record(100, 103, strategy="lora", accuracy=0.8, settings="r=8 a=16 query+value, lr 0.001 tuned, 3 epochs"),
-            record(110, 109, strategy="lora", accuracy=0.7, settings="dora r=8 a=16 query+value, lr 0.003 tuned, 3 epochs"),
+            record(
+                110, 109, strategy="lora", accuracy=0.7, settings="dora r=8 a=16 query+value, lr 0.003 tuned, 3 epochs"
+            ),
             record(900, None, strategy="full", accuracy=0.9, settings="lr 5e-05, 3 epochs"),
             make_record(strategy="head_only", status="failed", reason="boom"),
         ]
@@ -71,3 +73,27 @@ def test_without_altair_the_way_out_is_told(board, tmp_path, monkeypatch):
 def test_a_table_says_how_far_its_plans_were_off(board):
     conclusions = dict(board.groups[0].conclusions)
     assert conclusions["Planned memory"] == "−0.9 % to +3.0 %, in the median +1.0 % beside what was measured (2 rows)."
+
+
+def test_tables_of_several_sizes_are_curves_too(make_record, tmp_path):
+    def record(size, strategy, accuracy, rate, **fields):
+        data = {"test_examples": 100, "test_digest": "e" * 64, "train_examples": size}
+        settings = f"lr {rate:g}, 3 epochs"
+        return make_record(strategy=strategy, accuracy=accuracy, settings=settings, data=data, **fields)
+
+    records = [
+        record(200, "full", 0.6, 1e-5),
+        record(200, "full", 0.7, 1e-4),
+        record(1000, "full", 0.9, 1e-5),
+        record(200, "lora", 0.65, 1e-3),
+        record(1000, "lora", 0.8, 1e-2),
+        record(1000, "bitfit", 0.8, 1e-2),
+    ]
+    board = Leaderboard(records)
+    points = [(point["name"], point["examples"], point["value"]) for point in size_points(board.groups)]
+    assert points == [("full", 200, 0.7), ("full", 1000, 0.9), ("lora", 200, 0.65), ("lora", 1000, 0.8)]
+    assert [path.name for path in board.plot(tmp_path)] == [
+        "minilm-l6-movies-1000-cpu.svg",
+        "minilm-l6-movies-200-cpu.svg",
+        "minilm-l6-movies-sizes-cpu.svg",
+    ]
