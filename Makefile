@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow bench lint format lock clean
+.PHONY: demo test test-slow bench lint format sums lock clean
 
 demo: .venv/.installed
 	$(BIN)/pewb run recipes/lora_sst2.toml --rerun
@@ -35,6 +35,11 @@ lint: .venv/.installed-dev
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# After adding records: the page, the pictures, and what is committed.
+sums: .venv/.installed-test
+	$(BIN)/pewb leaderboard --plots results/plots > /dev/null
+	sha256sum results/*.json results/*.predictions.csv results/superseded/* leaderboard.md > results/SHA256SUMS
 
 # What is installed now becomes the tested lock.
 lock: .venv/.installed-dev

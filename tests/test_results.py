@@ -1,12 +1,13 @@
 """The committed evidence: its files are as they were recorded, and the page is what they give.
 
 `results/SHA256SUMS` names what is committed, so that a user's own runs beside it change nothing here. After committing
-new records and the page: `sha256sum results/*.json results/*.predictions.csv leaderboard.md > results/SHA256SUMS`.
+new records and the page: `make sums`. `results/superseded/` keeps records of older numerics, which have been run again since.
 """
 
 import csv
 import hashlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -22,13 +23,22 @@ from pewb.leaderboard import Leaderboard
 from pewb.leaderboard.evidence import evidence_files, evidence_folder
 from pewb.leaderboard.rows import rows_of
 from pewb.recipe import Recipe, load_recipe
-from pewb.record import identity_of, read_record
+from pewb.record import NUMERICS_VERSION, identity_of, read_record
 from pewb.runner import run
 from tests.test_recipe import ROOT
 
 FILES = evidence_files(ROOT / "results")
-RECORDS = [ROOT / name for name in FILES if name.endswith(".json")]
+KEPT = [ROOT / name for name in FILES if name.endswith(".json")]
+RECORDS = [path for path in KEPT if path.parent == ROOT / "results"]
+"""Those of which the page is drawn, and from which `pewb choose` answers."""
+SHIPPED = [name for name in [*FILES, "results/SHA256SUMS"] if "superseded" not in name]
 NUM_REPRODUCED = 3
+
+
+def test_what_was_superseded_is_of_older_numerics():
+    for path in set(KEPT) - set(RECORDS):
+        assert path.parent == ROOT / "results" / "superseded"
+        assert read_record(path).numerics_version < NUMERICS_VERSION
 
 
 def drawn_today() -> list[Path]:
@@ -53,7 +63,7 @@ def test_no_committed_record_was_edited(name):
 
 def test_the_leaderboard_is_what_the_records_give(tmp_path):
     for name in FILES:
-        if name.startswith("results/"):
+        if PurePosixPath(name).parent == PurePosixPath("results"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
     page = Leaderboard.from_results(tmp_path / "results").to_markdown().encode()
@@ -62,13 +72,30 @@ def test_the_leaderboard_is_what_the_records_give(tmp_path):
         assert page == (ROOT / "leaderboard.md").read_bytes()
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_the_pictures_are_what_the_records_give(tmp_path):
+    """What they show, by the labels of their marks; letters have other widths elsewhere."""
+    for path in RECORDS:
+        shutil.copy(path, tmp_path)
+        if (predictions := path.with_suffix(".predictions.csv")).exists():
+            shutil.copy(predictions, tmp_path)
+    drawn = Leaderboard.from_results(tmp_path).plot(tmp_path / "plots")
+    committed = sorted((ROOT / "results" / "plots").glob("*.svg"))
+    assert [path.name for path in committed] == sorted(path.name for path in drawn)
+    for path in drawn:
+        labels, expected = (
+            re.findall('aria-label="([^"]*)"', one.read_text()) for one in (path, committed[0].parent / path.name)
+        )
+        assert labels == expected
+        assert len(labels) > 3
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_the_predictions_give_the_recorded_metric(path):
     record = read_record(path)
     if record.predictions is None:
         assert record.status != "success"
         return
-    assert f"results/{record.predictions}" in FILES
+    assert (path.parent / record.predictions).relative_to(ROOT).as_posix() in FILES
     with (path.parent / record.predictions).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == record.data["test_examples"]
@@ -85,7 +112,7 @@ def test_the_predictions_give_the_recorded_metric(path):
     assert right / len(rows) == pytest.approx(record.metrics["accuracy"].value)
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_a_committed_record_still_answers_the_recipe_that_it_ran(path):
     """Options that are added must not make what was run look like something else."""
     record = read_record(path)
@@ -118,7 +145,7 @@ def test_a_record_drawn_by_the_date_and_run_again_gives_the_same_to_the_last_dig
 def test_the_wheel_is_told_to_ship_the_evidence():
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = [(folder, pattern) for folder, listed in setuptools["data-files"].items() for pattern in listed]
-    for name in [*FILES, "results/SHA256SUMS"]:
+    for name in SHIPPED:
         place = str(PurePosixPath("share/pewb") / PurePosixPath(name).parent)
         assert any(folder == place and PurePosixPath(name).match(pattern) for folder, pattern in patterns), name
 
@@ -132,4 +159,4 @@ def test_the_wheel_ships_the_evidence(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
     shipped = {name.split("/share/pewb/")[-1] for name in zipfile.ZipFile(wheel).namelist()}
-    assert set(FILES) | {"results/SHA256SUMS"} <= shipped
+    assert set(SHIPPED) <= shipped
