@@ -38,8 +38,10 @@ format: .venv/.installed-dev
 
 # After adding records: the page, the pictures, and what is committed.
 sums: .venv/.installed-test
+	rm -f results/plots/*.svg
 	$(BIN)/pewb leaderboard --plots results/plots > /dev/null
-	sha256sum results/*.json results/*.predictions.csv results/superseded/* leaderboard.md > results/SHA256SUMS
+	sha256sum results/*.json results/*.predictions.csv $(wildcard results/superseded/*) leaderboard.md > results/SHA256SUMS.new
+	mv results/SHA256SUMS.new results/SHA256SUMS
 
 # What is installed now becomes the tested lock.
 lock: .venv/.installed-dev

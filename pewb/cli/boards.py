@@ -32,7 +32,7 @@ def leaderboard(
         ),
     ] = None,
     as_evidence: Annotated[
-        bool, typer.Option("--evidence", help="Show the records that pewb is shipped with, and write nothing.")
+        bool, typer.Option("--evidence", help="Show the records that pewb is shipped with, and write no page.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -42,7 +42,7 @@ _NOTES = """
   given its own variance, a classical predictor none. Where no row has a second seed, McNemar's
   exact test says whether the single runs differ (where examples are not right or wrong, a bootstrap
   over them). p is Holm's, corrected for the number of rows tested. "≈": p is 0.05 or more, so these
-  records can't tell the row apart from the best. That is no proof that they are equal: with two
+  records can't tell the row apart from the best. That is no proof that they are equal: with few
   seeds much is left open.
 - **Pareto: yes.** No other strategy is as good in the main metric, peak memory, train time and
   trainable parameters, and better in one of these.
@@ -61,8 +61,8 @@ _NOTES = """
 - **Size on disk** is what must be shipped beside the backbone.
 - **Time and memory compare only within one kind of device**, and time only as far as the devices
   named are alike. Train time is the optimizer's steps alone.
-- **Planned memory.** What `pewb plan` foretold of the peak, before the runs; negative: it said too
-  little.
+- **Planned.** What each run's own plan foretold of its peak before it trained, knowing its largest
+  batches; negative: too little. `pewb plan`, which knows no lengths, takes batches at `max_tokens`.
 - **Status.** A run that failed is a row too. "older numerics": pewb has computed differently since;
   run it again to compare.
 """

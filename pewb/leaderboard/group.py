@@ -202,7 +202,7 @@ class Group:
 
     def _plans(self) -> str:
         """Return how far the plans of memory in training were from what was measured, over the rows."""
-        pairs = [(row.planned_memory_bytes, row.peak_memory_bytes) for row in self.rows]
+        pairs = [(row.planned_memory_bytes, row.peak_memory_bytes) for row in self.rows if _is_plannable(row)]
         errors = sorted(planned / measured - 1 for planned, measured in pairs if planned and measured)
         if not errors:
             return ""
@@ -236,14 +236,22 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
+_LONGEST_FILE_NAME = 150
+
+
 def _file_name(*parts: object) -> str:
     name = "-".join(str(part) for part in parts if part)
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name)[-_LONGEST_FILE_NAME:].strip("-.") or "table"
 
 
 def _percent(share: float) -> str:
     text = f"{abs(100 * share):.1f}"
     return f"{'' if float(text) == 0 else '−' if share < 0 else '+'}{text} %"
+
+
+def _is_plannable(row: Row) -> bool:
+    """Return whether a row can tell how good plans are: today's, of runs that went to the end."""
+    return row.status == "success" and not row.older_numerics
 
 
 def _rows(count: int) -> str:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from itertools import chain
 from itertools import count as count_from
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ _WIDTHS = {"value": 300, "memory": 110, "seconds": 110}
 """Pixels of each panel."""
 _LONGEST_NAME = 420
 """Pixels of a row's name; longer ones are cut."""
-_APART = 1.03
-"""By what the places of neighbouring methods differ, on a logarithmic axis."""
+_SPREAD = 1.25
+"""By what the places of the first and the last method differ, on a logarithmic axis."""
 
 
 def draw(groups: Sequence[Group], folder: Path) -> list[Path]:
@@ -101,14 +102,12 @@ def points_of(group: Group) -> list[dict[str, Any]]:
         points.append(
             {
                 "name": name,
-                "value": row.main.value,
-                "low": row.main.low,
-                "high": row.main.high,
                 "memory": memory and memory / 2**20,
                 "seconds": row.time.train_seconds,
                 "standing": told,
                 "color": color,
             }
+            | _interval(row)
         )
     return points
 
@@ -145,25 +144,30 @@ def _costs(altair: Any, points: list[dict[str, Any]], key: str, title: str) -> A
 
 
 def size_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return, of tables that differ in the number of training examples, each method that is in several, at its best in each."""
-    best: dict[str, dict[int, Row]] = defaultdict(dict)
+    """Return, of tables that differ in the number of training examples, each method that is in several.
+
+    Of several rows of a method those count whose rate was searched, and of these the best.
+    """
+    found: dict[str, dict[int, Row]] = defaultdict(dict)
     for group in groups:
-        for row in group.rows:  # the best come first
+        ranked = sorted(group.rows, key=lambda row: (row.older_numerics, not row.num_trials))  # stable: the best first
+        for row in ranked:
             if row.main and row.kind != "untouched" and row.train_examples:
-                best[row.method].setdefault(row.train_examples, row)
+                found[row.method].setdefault(row.train_examples, row)
+    several = {name: rows for name, rows in sorted(found.items()) if len(rows) > 1}
+    apart = _SPREAD ** (1 / max(1, len(several) - 1))
     return [
-        {
-            "name": name,
-            "examples": size,
-            "shown_at": size * _APART ** (place - len(best) / 2),
-            "value": row.main.value if row.main else None,
-            "low": row.main.low if row.main else None,
-            "high": row.main.high if row.main else None,
-        }
-        for place, (name, rows) in enumerate(sorted(best.items()))
-        if len(rows) > 1
+        {"name": name, "examples": size, "shown_at": size * apart ** (place - (len(several) - 1) / 2)} | _interval(row)
+        for place, (name, rows) in enumerate(several.items())
         for size, row in sorted(rows.items())
     ]
+
+
+def _interval(row: Row) -> dict[str, Any]:
+    """Return a row's value and its interval, as far as this is finite."""
+    assert row.main is not None
+    value, low, high = row.main.value, row.main.low, row.main.high
+    return {"value": value, "low": low if isfinite(low) else value, "high": high if isfinite(high) else value}
 
 
 def _curves(altair: Any, group: Group, points: list[dict[str, Any]]) -> Any:

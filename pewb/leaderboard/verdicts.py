@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -149,8 +150,8 @@ def brief_names(rows: Sequence[Row]) -> list[str]:
     ladders = [
         (
             f"{row.strategy} {row.storage}".strip(),
-            _joined(row.strategy, row.storage, "tuned" if row.num_trials else ""),
             _joined(row.strategy, row.storage, own),
+            _joined(row.strategy, row.storage, own, "tuned" if row.num_trials else ""),
             row.label,
             f"{row.label}, {row.precision}",
             ", ".join([row.label, *row.runs[:1]]),
@@ -170,7 +171,7 @@ def _joined(*parts: str) -> str:
 
 def _own_words(rows: Sequence[Row]) -> list[str]:
     """Return for each row what of its strategy's settings and its distinction the rows of that strategy do not all have."""
-    words = [[*row.method.split(), *filter(None, row.distinction.split(", "))] for row in rows]
+    words = [[*row.method.split(), *filter(None, re.split(r", (?=[\w. ]+=)", row.distinction))] for row in rows]
     shared: dict[tuple[str, str], set[str]] = {}
     for row, own in zip(rows, words, strict=True):
         kind = (row.strategy, row.storage)

@@ -44,7 +44,7 @@ def largest_batch(data: Encoded, batch: Sequence[int]) -> LargestBatch:
 def predict_memory(question: Question, target: Target, trained: LargestBatch, tested: LargestBatch) -> Prediction:
     """Simulate a run whose largest batches are these."""
     size = min(question.training.asked_micro_batch_size, trained.num_examples)
-    with curve_of(_asked(question, trained), target) as curve:
+    with curve_of(_asked(question, _hardest_first(trained, size)), target) as curve:
         train, _ = curve.train(size)
     with curve_of(_asked(question, tested), target) as curve:
         evaluation = curve.evaluate(tested.num_examples)
@@ -55,6 +55,16 @@ def predict_memory(question: Question, target: Target, trained: LargestBatch, te
             f" are {format_bytes(target.memory_bytes)}; they are halved until they do"
         )
     return Prediction(Memory(train=_peak(train, target), evaluation=_peak(evaluation, target)), warning)
+
+
+def _hardest_first(batch: LargestBatch, size: int) -> LargestBatch:
+    """Return the batch with its micro-batches of `size` in another order: a simulated step takes the first two alone."""
+    targets = batch.targets
+    if targets is None:
+        return batch
+    parts = [targets[start : start + size] for start in range(0, len(targets), size)]
+    parts.sort(key=lambda part: (-len(part), -sum(part)))
+    return replace(batch, targets=tuple(count for part in parts for count in part))
 
 
 def _asked(question: Question, batch: LargestBatch) -> Question:

@@ -314,14 +314,13 @@ class VirtualBatches:
 
     def _labels(self, indices: Sequence[int]) -> torch.Tensor:
         """Return blank labels; of tokens the last of each row are targets, as many as are known."""
-        labels = self.head.blank_labels(len(indices), self.num_tokens, META)
         if self.targets is None:
-            return labels
+            return self.head.blank_labels(len(indices), self.num_tokens, META)
         counts = [self.targets[index % len(self.targets)] for index in indices]
-        if getattr(self.config, "is_encoder_decoder", False):  # whose decoder reads the targets alone
-            labels = labels[:, : max(counts)]
+        is_apart = getattr(self.config, "is_encoder_decoder", False)  # its decoder reads the targets alone
+        labels = self.head.blank_labels(len(indices), max(counts) if is_apart else self.num_tokens, META)
         for row, count in zip(labels, counts, strict=True):
-            row[: len(row) - count] = IGNORED
+            row[: max(0, len(row) - count)] = IGNORED
         return labels
 
 

@@ -178,7 +178,10 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     measured["parameters"] = count_parameters(assembled.model, assembled.anatomy)
 
     if not job.is_trial:
-        _predict_memory(job, examples.labels, device, splits, measured, events)
+        whole = (
+            splits if assembled.prefix and training.keeps_prefix else {"test": splits["test"]}
+        )  # what runs to the end
+        _predict_memory(job, examples.labels, device, splits["train"], list(whole.values()), measured, events)
     peaks_file = cache_folder() / "matmul_peaks.json"
     peak = matmul_peak(device, computing.compute_type, peaks_file, f"{device.type} {device_name(device)}")
     if peak:
@@ -277,7 +280,13 @@ def _cache_prefix(
 
 
 def _predict_memory(
-    job: TrainingJob, labels: list[str], device: Any, splits: dict[str, Any], measured: dict[str, Any], events: Any
+    job: TrainingJob,
+    labels: list[str],
+    device: Any,
+    train: Any,
+    evaluated: list[Any],
+    measured: dict[str, Any],
+    events: Any,
 ) -> None:
     """Plan the run for its largest batches: the record keeps what was predicted beside what is measured."""
     import torch
@@ -288,19 +297,18 @@ def _predict_memory(
     from pewb.planner.simulation import Question
     from pewb.planner.target import limited, target_of
 
-    recipe = job.recipe
+    recipe, training = job.recipe, job.recipe.training
     if device.type not in ("cpu", "cuda"):
         return
-    config = read_config(job.backbone_folder)
-    question = Question(job.backbone, config, job.task, labels, recipe.strategy, recipe.quantization, recipe.training)
-    target = limited(target_of(device), recipe.device)
-    train, test, training = splits["train"], splits["test"], recipe.training
-    order = torch.Generator().manual_seed(job.seed)
-    first = first_epoch(train.lengths, training.batch_size, order, training.length_bucketing)[:FOLLOWED_STEPS]
     try:
+        config = read_config(job.backbone_folder)
+        question = Question(job.backbone, config, job.task, labels, recipe.strategy, recipe.quantization, training)
+        order = torch.Generator().manual_seed(job.seed)
+        first = first_epoch(train.lengths, training.batch_size, order, training.length_bucketing)[:FOLLOWED_STEPS]
         trained = largest_batch(train, first[-1])
-        tested = largest_batch(test, by_length(test.lengths)[:EVALUATION_BATCH_SIZE])
-        prediction = predict_memory(question, target, trained, tested)
+        longest = [largest_batch(one, by_length(one.lengths)[:EVALUATION_BATCH_SIZE]) for one in evaluated]
+        tested = max(longest, key=lambda one: one.num_examples * one.num_tokens)
+        prediction = predict_memory(question, limited(target_of(device), recipe.device), trained, tested)
     except Exception as error:  # it must not end a run; the record says that there is no prediction
         told = f"its memory could not be planned: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         measured["notices"].append(told)

@@ -9,7 +9,7 @@ import pytest
 from pewb import screen
 from pewb.errors import InputError
 from pewb.leaderboard import Leaderboard
-from pewb.record import NUMERICS_VERSION, write_record
+from pewb.record import NUMERICS_VERSION, Trial, Tuning, write_record
 
 
 def _cells(line):
@@ -206,3 +206,24 @@ def test_a_narrow_terminal_keeps_names_and_numbers_whole(make_record, monkeypatc
     assert any(line.startswith("bottleneck_adapter int8 ") and "0.800 ±0.020" in line for line in lines)
     assert any(line.startswith("tf_idf_logistic_ ") for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+def test_rows_of_one_strategy_are_named_by_what_is_their_own(make_record):
+    def row(settings, tuned=False, **fields):
+        tuning = Tuning(study="s", seed=0, trials=[Trial(values={}, state="complete")], chosen={}) if tuned else None
+        return make_record(
+            settings=f"{settings}, lr 0.001{' tuned' if tuned else ''}, 3 epochs", tuning=tuning, **fields
+        )
+
+    records = [
+        row("dora r=8 a=16", accuracy=0.9),
+        row("r=8 a=16", tuned=True, accuracy=0.8),
+        row("rslora r=8 a=16", tuned=True, accuracy=0.7),
+        row("r=8 a=16", accuracy=0.6),
+        make_record(strategy="peft", settings="X, lr 1", accuracy=0.5, recipe={"targets": ["query", "value"]}),
+        make_record(strategy="peft", settings="X, lr 1", accuracy=0.4, recipe={"targets": ["key", "value"]}),
+    ]
+    [group] = Leaderboard(records).groups
+    names = [name for name in group.names if "untouched" not in name]
+    assert names[:4] == ["lora dora", "lora tuned", "lora rslora", "lora"]
+    assert names[4:] == ['peft targets=["query", "value"]', 'peft targets=["key", "value"]']

@@ -1,5 +1,8 @@
 """Tables as pictures: every row is there, under its name, in the table's order."""
 
+import math
+import re
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from pewb.errors import InputError
 from pewb.leaderboard import Leaderboard
 from pewb.leaderboard.plot import points_of, size_points
-from pewb.record import Memory, Peak, Time
+from pewb.record import Memory, Metric, Peak, Time
 
 MIB = 2**20
 
@@ -30,6 +33,8 @@ def board(make_record):
             ),
             record(900, None, strategy="full", accuracy=0.9, settings="lr 5e-05, 3 epochs"),
             make_record(strategy="head_only", status="failed", reason="boom"),
+            record(100, 300, strategy="bitfit", status="out_of_memory"),
+            record(100, 200, strategy="ia3", accuracy=0.4, numerics_version=1),
         ]
     )
 
@@ -38,23 +43,21 @@ def test_a_picture_holds_the_rows_with_a_result_best_first(board, tmp_path):
     [path] = board.plot(tmp_path / "plots")
     assert path.name == "minilm-l6-movies-cpu.svg"
     texts = ["".join(one.itertext()) for one in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
-    names = ["full", "lora", "lora dora", "untouched model"]
+    names = ["full", "lora", "lora dora", "untouched model", "ia3"]
     assert [text for text in texts if text in [*names, "head_only"]] == names
     assert board.groups[0].title in texts
-    content = path.read_text(encoding="utf-8")
-    for point in points_of(board.groups[0]):
-        assert f"{point['value']:g}"[:5] in content
-    assert not list(tmp_path.glob("*.partial"))
+    marks = re.findall(r'aria-label="value: ([\d.]+); name: ([^;]+);', path.read_text(encoding="utf-8"))
+    assert [(float(value), name) for value, name in marks] == list(zip([0.9, 0.8, 0.7, 0.5, 0.4], names, strict=True))
 
 
 def test_points_say_what_the_table_says(board):
     [group] = board.groups
     points = points_of(group)
-    assert [point["name"] for point in points] == ["full", "lora", "lora dora", "untouched model"]
-    assert [point["memory"] for point in points] == [900, 100, 110, None]
+    assert [point["name"] for point in points] == ["full", "lora", "lora dora", "untouched model", "ia3"]
+    assert [point["memory"] for point in points] == [900, 100, 110, None, 100]
     assert all(point["low"] <= point["value"] <= point["high"] for point in points)
     told = [point["standing"] for point in points]
-    assert told == ["best, or not told apart from it", *["not tested"] * 3], "there are no predictions here"
+    assert told == ["best, or not told apart from it", *["not tested"] * 4], "there are no predictions here"
 
 
 def test_tables_with_the_same_name_are_two_pictures(make_record, tmp_path):
@@ -63,8 +66,6 @@ def test_tables_with_the_same_name_are_two_pictures(make_record, tmp_path):
 
 
 def test_without_altair_the_way_out_is_told(board, tmp_path, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "altair", None)
     with pytest.raises(InputError, match=r"pip install 'pewb\[plot\]'"):
         board.plot(tmp_path)
@@ -97,3 +98,9 @@ def test_tables_of_several_sizes_are_curves_too(make_record, tmp_path):
         "minilm-l6-movies-200-cpu.svg",
         "minilm-l6-movies-sizes-cpu.svg",
     ]
+
+
+def test_an_interval_without_an_end_is_not_drawn_to_the_edge(make_record):
+    metric = Metric(value=0.8, low=0.7, high=math.inf)
+    [point, _] = points_of(Leaderboard([make_record(metrics={"accuracy": metric})]).groups[0])
+    assert (point["low"], point["value"], point["high"]) == (0.7, 0.8, 0.8)
