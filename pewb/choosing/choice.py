@@ -187,7 +187,13 @@ def names_of(cells: Sequence[Cell], backbones: Sequence[str]) -> list[str]:
         alike = [one.recipe for one, other in zip(cells, backbones, strict=True) if other == backbone]
         alike = [one for one in alike if (one.strategy, one.quantization) == (recipe.strategy, recipe.quantization)]
         place = backbone if several else ""
-        versions = ([kind, storage], [kind, settings, storage], [kind, settings, storage, *_apart(recipe, alike)])
+        apart = _apart(recipe, alike)
+        versions = (
+            [kind, storage],
+            [kind, storage, *apart],
+            [kind, settings, storage],
+            [kind, settings, storage, *apart],
+        )
         ladders.append([" ".join(part for part in (place, *parts) if part) for parts in versions])
     counts = [Counter(names) for names in zip(*ladders, strict=True)]
     found = [
@@ -199,12 +205,15 @@ def names_of(cells: Sequence[Cell], backbones: Sequence[str]) -> list[str]:
 
 
 def _apart(recipe: Recipe, others: Sequence[Recipe]) -> list[str]:
-    """Return the keys of `training` that tell a recipe from others, with their values."""
+    """Return the keys of `training` and `limit` that tell a recipe from others, with their values."""
+    limits = {f"limit.{key}": value for key, value in recipe.limit.model_dump().items()}
+    differing = {key for key in limits if len({getattr(one.limit, key.partition(".")[2]) for one in others}) > 1}
+    limited = [f"{key} {limits[key]}" for key in limits if key in differing and limits[key] is not None]
     keys = recipe.training.model_dump()
     told = [key for key in keys if len({str(getattr(one.training, key)) for one in others}) > 1]
     if "lora_plus_ratio" in told:  # whose default rate is another
         told = [key for key in told if key != "learning_rate"]
-    return [f"{key.replace('_', ' ')} {keys[key]}" for key in told if keys[key] is not None]
+    return [f"{key.replace('_', ' ')} {keys[key]}" for key in told if keys[key] is not None] + limited
 
 
 def ranked(

@@ -141,7 +141,7 @@ class Evidence:
         for key, places in found.items():
             if key != taken:
                 assert taken is not None
-                other = "other numerics" if key[:-1] == taken[:-1] else "another test set"
+                other = _other(key, taken)
                 rows = {tuple(one.row.runs): one for supports_ in places.values() for one in supports_}
                 foreign += [Foreign(one.row, one.origin, (other,)) for one in rows.values()]
         return supports, sorted(foreign, key=lambda one: (len(one.because), one.row.backbone, one.row.label))
@@ -290,6 +290,14 @@ def _closeness(support: Support) -> tuple[Any, ...]:
 
 def _test_set(row: Row) -> tuple[Any, ...]:
     return row.task, row.test_digest, row.train_examples, row.main_metric
+
+
+def _other(key: tuple[Any, ...], taken: tuple[Any, ...]) -> str:
+    """Return in what a row's place differs from that of the rows that count."""
+    if key[:-1] == taken[:-1]:
+        return "other numerics"
+    is_smaller = key[:2] == taken[:2] and key[2] != taken[2]
+    return f"{key[2]:,} training examples" if is_smaller and key[2] else "another test set"
 
 
 def _preference(key: tuple[Any, ...], cells: Sequence[Cell]) -> int:

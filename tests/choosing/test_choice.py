@@ -7,6 +7,7 @@ import pytest
 
 import pewb
 from pewb.choosing import LADDER, Budgets, choose, targets_of
+from pewb.choosing.choice import names_of
 from pewb.choosing.written import write_recipe
 from pewb.errors import InputError
 from pewb.recipe import DeviceSection, load_recipe
@@ -218,3 +219,14 @@ def test_where_nothing_fits_the_least_is_named_at_its_own_setting(simulated_as):
     reason = chosen_at("600MiB").ranking.reason
     least = min(base + each / 2 for base, each, _ in NEEDS.values())
     assert f"the least is head_only, {least:.1f} MiB with one example at a time and gradient checkpointing" in reason
+
+
+def test_rows_that_differ_in_the_number_of_examples_are_named_by_it():
+    cells = load_recipe(ROOT / "recipes" / "sample_sizes_movie_snippets.toml").cells
+    names = names_of(cells, ["minilm-l6"] * len(cells))
+    assert names[:4] == [
+        "full limit.train 200",
+        "full limit.train 1000",
+        "lora limit.train 200",
+        "lora limit.train 1000",
+    ]
