@@ -36,12 +36,13 @@ format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# After adding records: the page, the pictures, and what is committed.
+# After adding records: the page, the pictures, what is committed, and what the README shows of it.
 sums: .venv/.installed-test
 	rm -f results/plots/*.svg
 	$(BIN)/pewb leaderboard --plots results/plots > /dev/null
 	sha256sum results/*.json results/*.predictions.csv $(wildcard results/superseded/*) leaderboard.md > results/SHA256SUMS.new
 	mv results/SHA256SUMS.new results/SHA256SUMS
+	$(BIN)/python -m tests.test_readme
 
 # What is installed now becomes the tested lock.
 lock: .venv/.installed-dev

@@ -1,7 +1,13 @@
-"""The README's commands are real ones, and its table of strategies is the code's."""
+"""The README's commands are real ones, its sessions what they print, and its table of strategies is the code's.
 
+`python -m tests.test_readme` writes the sessions anew, as `make sums` does.
+"""
+
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +23,27 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("pewb ")
 ]
+
+
+SESSIONS = re.findall(r"```console\n\$ (pewb .*)\n([^`]*)```", README)
+WIDTH = 88
+
+
+def printed(command: str) -> list[str]:
+    """Return the lines that a command prints in a terminal of `WIDTH` columns."""
+    words = [sys.executable, "-m", "pewb", *shlex.split(command)[1:]]
+    environment = os.environ | {"COLUMNS": str(WIDTH), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return [line.rstrip() for line in done.stdout.rstrip().splitlines()]
+
+
+@pytest.mark.parametrize(("command", "shown"), SESSIONS, ids=[command for command, _ in SESSIONS])
+def test_sessions_are_what_is_printed(command, shown):
+    """Up to a line of dots, after which the README leaves out the rest."""
+    expected, found = shown.splitlines(), printed(command)
+    if expected[-1] == "…":
+        expected, found = expected[:-1], found[: len(expected) - 1]
+    assert found == expected
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -84,3 +111,18 @@ def test_the_tree_names_real_files():
 def test_the_two_commands_are_targets_of_make(target):
     assert f"make {target}" in README
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def write_sessions() -> None:
+    """Bring the README's sessions up to date, each as long as it is."""
+    text = README
+    for command, shown in SESSIONS:
+        lines = printed(command)
+        if shown.endswith("…\n"):
+            lines = [*lines[: shown.count("\n") - 1], "…"]
+        text = text.replace(f"$ {command}\n{shown}", f"$ {command}\n" + "".join(f"{line}\n" for line in lines))
+    (ROOT / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_sessions()

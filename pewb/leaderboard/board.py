@@ -153,8 +153,8 @@ class Leaderboard:
 
 
 def _grouped(rows: Iterable[Row]) -> list[list[Row]]:
-    """Return rows that may be compared together, in the order of what they share."""
+    """Return rows that may be compared together, in the order of what they share; those of the most training examples first."""
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.group_conditions].append(row)
-    return [groups[place] for place in sorted(groups)]
+    return [groups[place] for place in sorted(groups, key=lambda place: (place[:-1], -int(place[-1] or 0)))]

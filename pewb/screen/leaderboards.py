@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pewb.screen.consoles import gathered, out
 
-_NARROW = 100
+_NARROW = 116
 """Columns of a terminal below which it gets a smaller table."""
 
 _NAME_WIDTH = 24

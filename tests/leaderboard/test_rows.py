@@ -214,8 +214,8 @@ def test_runs_on_less_data_stand_in_a_table_of_their_own(make_record):
 
     records = [make_record(data=_data(train_examples=count)) for count in (8000, 64)]
     assert [group.title for group in Leaderboard(records).groups] == [
-        "minilm-l6 · movies (64 training, 10 test examples) · cpu",
         "minilm-l6 · movies (8,000 training, 10 test examples) · cpu",
+        "minilm-l6 · movies (64 training, 10 test examples) · cpu",
     ]
 
 
