@@ -141,20 +141,30 @@ def _fitting(text: str, rows: list[Row]) -> list[Row]:
 
 def _row_of(text: str, beside: str, rows: list[Row], results: Path) -> Row:
     found = _fitting(text, rows)
-    tested_on = {(row.task, row.test_digest) for row in _fitting(beside, rows)}
-    found = [row for row in found if (row.task, row.test_digest) in tested_on] or found
+    others = _fitting(beside, rows)
+    for place in (_tested_on, lambda row: row.group_conditions):  # of several those beside which the other row stands
+        places = {place(row) for row in others}
+        found = [row for row in found if place(row) in places] or found
     if not found:
         names = [run for row in rows for run in row.runs] + [row.strategy for row in rows]
         raise InputError(
             f"no run in {results}/ is named '{text}' or begins so{nearest(text, names)}; pewb leaderboard shows all rows"
         )
     if len(found) > 1:
-        shown = [f"  {row.label}, {row.task}  ({_runs(row)})" for row in found[:_MOST_CANDIDATES]]
+        shown = [f"  {row.label}, {row.task}{_size(row)}  ({_runs(row)})" for row in found[:_MOST_CANDIDATES]]
         more = [f"  and {len(found) - _MOST_CANDIDATES} more"] if len(found) > _MOST_CANDIDATES else []
         raise InputError(
             "\n".join([f"'{text}' fits {len(found)} rows; give more of the label or a run's name:", *shown, *more])
         )
     return found[0]
+
+
+def _tested_on(row: Row) -> tuple[str | None, ...]:
+    return row.task, row.test_digest
+
+
+def _size(row: Row) -> str:
+    return "" if row.train_examples is None else f", {row.train_examples:,} training examples"
 
 
 def _runs(row: Row) -> str:
