@@ -61,6 +61,16 @@ def test_a_row_has_all_its_seeds_a_run_and_a_path_just_one(results, tmp_path):
     assert compare(str(tmp_path / f"{first}.json"), "full", tmp_path).one.seeds == [0]
 
 
+def test_of_tables_of_several_sizes_the_one_with_both_rows_is_meant(results, tmp_path):
+    for size in (200, 1000):
+        results("lora", 180 - size // 100, facts={"train_examples": size})
+    results("full", 150, facts={"train_examples": 200})
+    assert compare("lora", "full", tmp_path).one.train_examples == 200
+    results("full", 150, facts={"train_examples": 1000})
+    with pytest.raises(InputError, match=r"(?s)'lora' fits 2 rows.*200 training examples.*1,000 training examples"):
+        compare("lora", "full", tmp_path)
+
+
 def test_a_label_names_what_the_beginning_of_a_run_can_not(results, tmp_path):
     for settings in ("lr 1e-3", "lr 1e-3, 3 epochs"):
         results("lora", 180, settings=settings)
