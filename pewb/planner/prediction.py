@@ -25,7 +25,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LargestBatch:
-    """The batch of a phase that holds the most padded tokens."""
+    """One of the batches of a phase that hold the most padded tokens."""
 
     num_examples: int
     num_tokens: int
@@ -41,11 +41,20 @@ def largest_batch(data: Encoded, batch: Sequence[int]) -> LargestBatch:
     return LargestBatch(len(batch), max(map(len, ids)), targets)
 
 
-def predict_memory(question: Question, target: Target, trained: LargestBatch, tested: LargestBatch) -> Prediction:
-    """Simulate a run whose largest batches are these."""
-    size = min(question.training.asked_micro_batch_size, trained.num_examples)
-    with curve_of(_asked(question, _hardest_first(trained, size)), target) as curve:
-        train, _ = curve.train(size)
+def predict_memory(
+    question: Question, target: Target, trained: Sequence[LargestBatch], tested: LargestBatch
+) -> Prediction:
+    """Simulate a run whose largest batches are these.
+
+    The batch with the most tokens need not be the one that takes the most memory: a CPU's attention is another kernel for long texts.
+    """
+    phases = []
+    size = question.training.asked_micro_batch_size
+    for batch in trained:
+        at_once = min(size, batch.num_examples)
+        with curve_of(_asked(question, _hardest_first(batch, at_once)), target) as curve:
+            phases.append(curve.train(at_once)[0])
+    train = max(phases, key=lambda phase: phase.needed_bytes)
     with curve_of(_asked(question, tested), target) as curve:
         evaluation = curve.evaluate(tested.num_examples)
     warning = None

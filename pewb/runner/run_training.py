@@ -305,7 +305,7 @@ def _predict_memory(
         question = Question(job.backbone, config, job.task, labels, recipe.strategy, recipe.quantization, training)
         order = torch.Generator().manual_seed(job.seed)
         first = first_epoch(train.lengths, training.batch_size, order, training.length_bucketing)[:FOLLOWED_STEPS]
-        trained = largest_batch(train, first[-1])
+        trained = [largest_batch(train, batch) for batch in first]
         longest = [largest_batch(one, by_length(one.lengths)[:EVALUATION_BATCH_SIZE]) for one in evaluated]
         tested = max(longest, key=lambda one: one.num_examples * one.num_tokens)
         prediction = predict_memory(question, limited(target_of(device), recipe.device), trained, tested)
