@@ -304,7 +304,8 @@ def _predict_memory(
         config = read_config(job.backbone_folder)
         question = Question(job.backbone, config, job.task, labels, recipe.strategy, recipe.quantization, training)
         order = torch.Generator().manual_seed(job.seed)
-        first = first_epoch(train.lengths, training.batch_size, order, training.length_bucketing)[:FOLLOWED_STEPS]
+        num_followed = min(FOLLOWED_STEPS, training.max_steps or FOLLOWED_STEPS)
+        first = first_epoch(train.lengths, training.batch_size, order, training.length_bucketing)[:num_followed]
         trained = [largest_batch(train, batch) for batch in first]
         longest = [largest_batch(one, by_length(one.lengths)[:EVALUATION_BATCH_SIZE]) for one in evaluated]
         tested = max(longest, key=lambda one: one.num_examples * one.num_tokens)
