@@ -151,7 +151,8 @@ def brief_names(rows: Sequence[Row]) -> list[str]:
         (
             f"{row.strategy} {row.storage}".strip(),
             _joined(row.strategy, row.storage, own),
-            _joined(row.strategy, row.storage, own, "tuned" if row.num_trials else ""),
+            _joined(row.strategy, row.storage, own, tuned := "tuned" if row.num_trials else ""),
+            _joined(row.strategy, row.storage, own, tuned, "older numerics" if row.older_numerics else ""),
             row.label,
             f"{row.label}, {row.precision}",
             ", ".join([row.label, *row.runs[:1]]),

@@ -222,8 +222,10 @@ def test_rows_of_one_strategy_are_named_by_what_is_their_own(make_record):
         row("r=8 a=16", accuracy=0.6),
         make_record(strategy="peft", settings="X, lr 1", accuracy=0.5, recipe={"targets": ["query", "value"]}),
         make_record(strategy="peft", settings="X, lr 1", accuracy=0.4, recipe={"targets": ["key", "value"]}),
+        row("r=8 a=16", accuracy=0.3, numerics_version=1),
     ]
     [group] = Leaderboard(records).groups
     names = [name for name in group.names if "untouched" not in name]
+    assert names[-1] == "lora older numerics"
     assert names[:4] == ["lora dora", "lora tuned", "lora rslora", "lora"]
-    assert names[4:] == ['peft targets=["query", "value"]', 'peft targets=["key", "value"]']
+    assert names[4:-1] == ['peft targets=["query", "value"]', 'peft targets=["key", "value"]']
