@@ -15,6 +15,9 @@ from pewb.measurement.memory import is_out_of_memory
 from pewb.reporting import Reporter
 from pewb.tasks import TextClassification
 
+EVALUATION_BATCH_SIZE = 64
+"""Examples at once, if they fit."""
+
 
 @torch.no_grad()
 def predict(

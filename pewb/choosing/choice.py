@@ -10,6 +10,7 @@ from typing import Any
 from pewb.choosing.evidence import Evidence, Foreign, Support
 from pewb.choosing.needs import Needs, Setting
 from pewb.leaderboard.cells import p_value
+from pewb.leaderboard.outcomes import has_collapsed
 from pewb.leaderboard.verdicts import Standing, standings
 from pewb.planner.estimate import Fits
 from pewb.recipe import Cell, Recipe
@@ -233,7 +234,8 @@ def ranked(
         able = _against_best(able, evidence)
         by_candidate = {id(entry.candidate): entry for entry in able}
         entries = [by_candidate.get(id(entry.candidate), entry) for entry in entries]
-        choice = _cheapest([entry for entry in able if entry.standing is None or entry.standing.place in _ALIKE])
+        alike = [entry for entry in able if entry.standing is None or entry.standing.place in _ALIKE]
+        choice = _cheapest([entry for entry in alike if not _has_collapsed(entry, evidence)] or alike)
         reason = _reason(choice, able, title_of_limit)
     else:
         choice, reason = None, _reason_for_nothing(entries, sorted(pool, key=_cost), title_of_limit)
@@ -242,6 +244,8 @@ def ranked(
 
 
 _ALIKE = ("best", "alike")
+
+_TIME_UNKNOWN = "how long it trains was not measured"
 
 _FEW = 4
 """So many rows are named in a reason; of more, their number."""
@@ -266,7 +270,7 @@ def _excluded(candidate: Candidate, budgets: Budgets) -> str | None:
         return None
     seconds = support.row.time.train_seconds if support else None
     if seconds is None:
-        return None if budgets.unmeasured_too else "how long it trains was not measured"
+        return None if budgets.unmeasured_too else _TIME_UNKNOWN
     if support and seconds > longest:
         where = ", ".join(support.row.device_names)
         return f"trained for {format_seconds(seconds)} on {where}, more than {format_seconds(longest)}"
@@ -281,6 +285,12 @@ def _against_best(able: list[Entry], evidence: Evidence) -> list[Entry]:
     ordered = sorted(able, key=lambda entry: (sign * (entry.value or 0.0), entry.candidate.name))
     found = standings([rows[id(entry)] for entry in ordered], evidence.outcomes)
     return [replace(entry, standing=standing) for entry, standing in zip(ordered, found, strict=True)]
+
+
+def _has_collapsed(entry: Entry, evidence: Evidence) -> bool:
+    """Return whether a measured run learned nothing: so unlike its other seeds, it can't be told apart from anything."""
+    support = entry.candidate.support
+    return support is not None and has_collapsed(support.row.counted, evidence.outcomes)
 
 
 def _cheapest(entries: Sequence[Entry]) -> Entry:
@@ -358,9 +368,11 @@ def _reason_of_pilots(best: Entry, able: Sequence[Entry], memory: str) -> str:
     pilot, setting = best.candidate.pilot, best.setting
     assert pilot is not None
     assert setting is not None
+    last = [entry for entry in able if entry.candidate.pilot and entry.candidate.pilot.round == pilot.round]
+    before = f" that were left in round {pilot.round}, of {len(able)}" if len(last) < len(able) else ""
     return (
         f"{best.told}: {pilot.value:.3f} {pilot.metric.replace('_', ' ')} on validation in a pilot of {pilot.steps} steps,"
-        f" the best of {len(able)} rows in pilots of equal length, {format_bytes(setting.train_bytes)} of {memory}"
+        f" the best of the {len(last)}{before}, {format_bytes(setting.train_bytes)} of {memory}; one seed each, not tested"
     )
 
 
@@ -381,7 +393,13 @@ def _reason_for_nothing(entries: Sequence[Entry], pool: Sequence[Entry], memory:
         how = f"{at_once} at a time{' and gradient checkpointing' if setting.gradient_checkpointing else ''}"
         return f"nothing fits {memory}; the least is {least.candidate.name}, {format_bytes(needed)} with {how}"
     if not pool:
-        return "everything that fits breaks another budget; raise --max-trainable or --max-train-time"
+        reasons = {entry.excluded for entry in fitting}
+        if _TIME_UNKNOWN not in reasons:
+            return "everything that fits breaks another budget; raise --max-trainable or --max-train-time"
+        those = "what fits" if len(reasons) == 1 else "what fits and breaks no other budget"
+        return (
+            f"no evidence: how long {those} trains was not measured; run the recipe, or give --probe MINUTES, to choose"
+        )
     surely = [entry for entry in pool if entry.fits == "yes"]
     named = surely or pool
     names = _listed([entry.candidate.name for entry in named]) if len(named) <= _FEW else f"{len(named)} rows"

@@ -50,6 +50,7 @@ class Support:
             "metric": row.main_metric,
             "value": row.main.model_dump(mode="json") if row.main else None,
             "seeds": row.seeds,
+            "outcomes": row.outcomes,
             "runs": row.counted,
             "origin": self.origin,
             "backbone": row.backbone,
@@ -128,7 +129,7 @@ class Evidence:
                     *_differing(recipe, cells[place].recipe),
                     *(["older numerics"] if row.older_numerics else []),
                 )
-                found[*_test_set(row), row.numerics_version][place].append(
+                found[*self._test_set(row), row.numerics_version][place].append(
                     Support(row, recipe, chosen, origin, differs)
                 )
             if not exact and (because := _least(reasons, row, cells)):
@@ -145,6 +146,12 @@ class Evidence:
                 rows = {tuple(one.row.runs): one for supports_ in places.values() for one in supports_}
                 foreign += [Foreign(one.row, one.origin, (other,)) for one in rows.values()]
         return supports, sorted(foreign, key=lambda one: (len(one.because), one.row.backbone, one.row.label))
+
+    def _test_set(self, row: Row) -> tuple[Any, ...]:
+        """Return what rows must share to be ranked; losses are of tokens, of which other tokenizers make others of a text."""
+        outcome = self.outcomes.get(row.counted[0]) if row.counted and row.main_metric == "loss" else None
+        tokens = outcome.examples if isinstance(outcome, Outcome) else None
+        return row.task, row.test_digest, row.main_metric, tokens
 
 
 def read_evidence(results: Path | None, files: Sequence[Path] = (), with_shipped: bool = True) -> Evidence:
@@ -203,6 +210,8 @@ def _otherwise(recipe: Recipe | None, record: Record, row: Row, cell: Cell, back
         reasons.append(f"another quantization: {recipe.quantization}")
     if recipe.limit != asked.limit:
         reasons.append("other limits on the examples")
+    if recipe.augment != asked.augment:
+        reasons.append("other augmentation")
     reasons += [
         f"other training: {key} {getattr(recipe.training, key)}"
         for key in (*_BUDGET, *_METHOD)
@@ -283,21 +292,16 @@ def _differing(recipe: Recipe, asked: Recipe) -> list[str]:
 
 
 def _closeness(support: Support) -> tuple[Any, ...]:
-    """Return what the row to take among several is the least of: as asked, with many seeds, tuned."""
+    """Return what the row to take among several is the least of: as asked, with many successful seeds, tuned."""
     row = support.row
-    return len(support.differs), -len(row.seeds), -(row.num_trials or 0), row.device or "", row.label, row.runs
-
-
-def _test_set(row: Row) -> tuple[Any, ...]:
-    return row.task, row.test_digest, row.train_examples, row.main_metric
+    return len(support.differs), -len(row.counted), -(row.num_trials or 0), row.device or "", row.label, row.runs
 
 
 def _other(key: tuple[Any, ...], taken: tuple[Any, ...]) -> str:
     """Return in what a row's place differs from that of the rows that count."""
     if key[:-1] == taken[:-1]:
         return "other numerics"
-    is_smaller = key[:2] == taken[:2] and key[2] != taken[2]
-    return f"{key[2]:,} training examples" if is_smaller and key[2] else "another test set"
+    return "other tokens of the test set" if key[:3] == taken[:3] else "another test set"
 
 
 def _preference(key: tuple[Any, ...], cells: Sequence[Cell]) -> int:

@@ -10,8 +10,9 @@ from pewb.errors import RefusedError
 from pewb.planner.curve import Curve, curve_of
 from pewb.planner.estimate import MARGIN, Fits, halvings, largest_within, verdict
 from pewb.planner.plan import question_of
-from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question
+from pewb.planner.simulation import Phase, Question
 from pewb.planner.target import Target
+from pewb.prediction import EVALUATION_BATCH_SIZE
 from pewb.recipe import Cell, Training
 from pewb.record import Parameters
 from pewb.reporting import Reporter

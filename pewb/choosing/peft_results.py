@@ -30,6 +30,9 @@ from pewb.record import (
 _TEST_EXAMPLES = {"gsm8k": 1319}
 """Test examples of data sets whose results are published without their number (GSM8K: Cobbe et al. 2021, section 2)."""
 
+_TASKS = {"metamath, gsm8k": "metamathqa-gsm8k"}
+"""Names of the catalogue for data sets that are trained on and tested with."""
+
 _PASSED_OVER = (
     *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     *("inference_mode", "fan_in_fan_out", "megatron_config", "megatron_core"),
@@ -194,7 +197,8 @@ def _foreign(result: _Result, path: Path) -> Imported:
     strategy, unmapped = _strategy(run.peft_config)
     if config.optimizer_type != "AdamW":
         unmapped.append(f"optimizer {config.optimizer_type}")
-    task = ", ".join(meta.dataset_info) or run.experiment_name.partition("/")[0]
+    datasets = ", ".join(meta.dataset_info)
+    task = _TASKS.get(datasets, datasets) or run.experiment_name.partition("/")[0]
     backbone = _catalogue_name(config.model_id)
     content = json.dumps(result.model_dump(mode="json"), sort_keys=True)
     training: dict[str, Any] = {

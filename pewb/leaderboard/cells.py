@@ -204,14 +204,18 @@ def _status(line: Line) -> str:
     return "; ".join(flags + [warning for warning in row.warnings if warning not in line.told])
 
 
+def seeds_told(row: Row) -> str:
+    """Return how many of a row's seeds succeeded, and what became of the others: "2 of 3 seeds; 1 out_of_memory"."""
+    others = "; ".join(f"{count} {status}" for status, count in row.outcomes.items() if status != "success")
+    return f"{len(row.counted)} of {len(row.seeds)} seeds; {others}"
+
+
 def _outcome(row: Row) -> str:
     """Return "success", "2 of 3 seeds; 1 out_of_memory" or "failed: the reason"."""
-    total, successes = len(row.seeds), row.outcomes.get("success", 0)
-    if successes == total:
+    if row.has_every_seed:
         return "success"
-    others = "; ".join(f"{count} {status}" for status, count in row.outcomes.items() if status != "success")
-    text = row.status if total == 1 else f"{successes} of {total} seeds; {others}"
-    if successes or not row.reason:
+    text = row.status if len(row.seeds) == 1 else seeds_told(row)
+    if row.counted or not row.reason:
         return text
     reason = " ".join(row.reason.split())
     return f"{text}: {reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + '…'}"

@@ -101,7 +101,20 @@ def compare(one: str, other: str, results: Path) -> Comparison:
         )
     if not is_tested(first.main_metric):
         raise InputError(f"'{one}' can't be tested: {no_test(first.main_metric)}; pewb leaderboard ranks by it")
-    test = paired_test(*(_predictor(text, side) for text, side in zip((one, other), sides, strict=True)))
+    (examples, predictor), (others, against) = (
+        _predictor(text, side) for text, side in zip((one, other), sides, strict=True)
+    )
+    if examples != others:
+        of_tokens = first.main_metric == "loss"
+        raise InputError(
+            f"'{one}' and '{other}' can't be compared: their predictions are of other"
+            + (
+                " tokens of the same texts, by another tokenizer or training.max_tokens, and the loss is for each token"
+                if of_tokens
+                else " examples"
+            )
+        )
+    test = paired_test(predictor, against)
     names = brief_names([first, second])
     prices = [_price(cost, first, second) for cost in _PRICES]
     return Comparison(first, second, (names[0], names[1]), test, prices, _notes(first, second))
@@ -176,15 +189,15 @@ def _test_set(row: Row) -> str:
     return f"{row.task}, {count} examples, digest {(row.test_digest or 'unknown')[:12]}"
 
 
-def _predictor(text: str, side: _Side) -> Predictor:
-    """Return what examples add in their common order, which the digest of the test set vouches for."""
+def _predictor(text: str, side: _Side) -> tuple[str, Predictor]:
+    """Return the digest of the examples as they were predicted, and what they add in their common order."""
     runs = [run for row in (side.row, *side.peers) for run in row.counted]
     outcomes = read_outcomes([read_record(side.folder / f"{run}.json") for run in dict.fromkeys(runs)], side.folder)
     found = of_runs(side.row.counted, outcomes)
     if isinstance(found, Untested):
         raise InputError(f"'{text}' can't be tested: {found.reason}; restore the file, or run it again")
     noise = seed_noise([peer.counted for peer in side.peers if peer.is_random], outcomes)
-    return replace(found[1], noise=noise if side.row.is_random else None)
+    return found[0], replace(found[1], noise=noise if side.row.is_random else None)
 
 
 def _price(cost: Cost, one: Row, other: Row) -> Price:

@@ -68,13 +68,14 @@ def seed_noise(rows: Iterable[Sequence[str]], outcomes: Outcomes) -> SeedNoise |
 
     A row with a run that predicts the same for every example is left out: such a collapse would make every other row look unstable.
     """
-    stable = [runs for runs in rows if not any(_is_degenerate(outcomes.get(run)) for run in runs)]
-    found = [of_runs(runs, outcomes) for runs in stable if runs]
+    found = [of_runs(runs, outcomes) for runs in rows if runs and not has_collapsed(runs, outcomes)]
     return SeedNoise.pooled(one[1].values for one in found if not isinstance(one, Untested))
 
 
-def _is_degenerate(outcome: Outcome | Untested | None) -> bool:
-    return isinstance(outcome, Outcome) and outcome.is_degenerate
+def has_collapsed(runs: Iterable[str], outcomes: Outcomes) -> bool:
+    """Return whether one of `runs` predicts the same for every example."""
+    found = (outcomes.get(run) for run in runs)
+    return any(isinstance(one, Outcome) and one.is_degenerate for one in found)
 
 
 def _outcome(record: Record, folder: Path) -> Outcome | Untested:

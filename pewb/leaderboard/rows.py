@@ -138,6 +138,11 @@ class Row(BaseModel):
         return self.kind != "reference"
 
     @property
+    def has_every_seed(self) -> bool:
+        """Whether every seed succeeded."""
+        return len(self.counted) == len(self.seeds)
+
+    @property
     def group_conditions(self) -> tuple[str, ...]:
         """What rows must share to stand in one table, as text; empty where it is not known."""
         place = (self.backbone, self.task, self.device, self.test_digest, self.backbone_digest)

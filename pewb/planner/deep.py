@@ -12,9 +12,10 @@ from torch import nn
 
 from pewb.backbone import build_virtual, read_blueprint
 from pewb.planner.layers import SHALLOW, extended
-from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question, Simulation, own_garbage, phase_of
+from pewb.planner.simulation import Phase, Question, Simulation, own_garbage, phase_of
 from pewb.planner.target import Target
 from pewb.planner.trace import Change
+from pewb.prediction import EVALUATION_BATCH_SIZE
 from pewb.record import Parameters
 from pewb.strategies import Strategy
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pewb.errors import OutOfMemoryError
 from pewb.planner.curve import Facts, curve_of
-from pewb.planner.simulation import EVALUATION_BATCH_SIZE, Phase, Question
+from pewb.planner.simulation import Phase, Question
 from pewb.planner.target import Target
+from pewb.prediction import EVALUATION_BATCH_SIZE
 
 Fits = Literal["yes", "borderline", "no"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from traceback import clear_frames
 from typing import Any
@@ -15,17 +15,17 @@ from torch import nn
 
 from pewb import assembly
 from pewb.anatomy import Anatomy
-from pewb.batching import IGNORED, STATES, Inputs
 from pewb.device import Computing, computing_on
-from pewb.heads import Head, head_of
+from pewb.heads import head_of
 from pewb.measurement.memory import tensors_of
 from pewb.measurement.parameters import count_parameters
 from pewb.planner.allocator import BLOCK, peak_reserved
 from pewb.planner.ledger import Ledger
+from pewb.planner.stand_ins import VirtualAccelerator, VirtualBatches, WatchedOptimizer
 from pewb.planner.target import Target
 from pewb.planner.trace import Change, Moment, peak_of, repeated
 from pewb.planner.virtual_device import META, VirtualDevice
-from pewb.prefix.frozen import Prefix
+from pewb.prediction import EVALUATION_BATCH_SIZE
 from pewb.quantization import store_virtually
 from pewb.recipe import Quantization, Training
 from pewb.record import Parameters
@@ -34,7 +34,6 @@ from pewb.tasks import TaskFamily
 from pewb.training.optimizers import make_optimizer
 from pewb.training.step import Stepper
 
-EVALUATION_BATCH_SIZE = 64
 _NUM_STEPS = 2
 """The first step has no optimizer state yet, the second has."""
 _MICRO_BATCHES = 2
@@ -114,7 +113,7 @@ class Simulation:
             assembly.insert(assembled, training.gradient_checkpointing, 0, lambda: self._device.autocast(dtype))
         model = assembled.model
         store_virtually(model)
-        optimizer = _WatchedOptimizer(make_optimizer(model, training, self._target.kind), ledger)
+        optimizer = WatchedOptimizer(make_optimizer(model, training, self._target.kind), ledger)
         self._head = head_of(question.task, question.labels, training)
         self._prefix = assembled.prefix if training.keeps_prefix else None
         self._batches = VirtualBatches(model.config, self._head, training.max_tokens, question.targets)
@@ -124,7 +123,7 @@ class Simulation:
             self._batches,
             self._head,
             optimizer,
-            _VirtualAccelerator(self._device, computing, ledger),
+            VirtualAccelerator(self._device, computing, ledger),
             training,
             training.asked_micro_batch_size,
         )
@@ -280,50 +279,6 @@ def phase_of(trace: Sequence[Change], target: Target) -> Phase:
     return Phase(peak.total, peak_reserved(trace), peak)
 
 
-@dataclass
-class VirtualBatches:
-    """Batches of the longest examples there may be, as shapes; each is padded, for a mask of ones would be dropped."""
-
-    config: Any
-    head: Head
-    num_tokens: int
-    targets: tuple[int, ...] | None = None
-    """As in `Question`."""
-    prefix: Prefix | None = None
-    """If it was cut out of the model, which then takes its states."""
-
-    def weight(self, indices: Sequence[int]) -> int:
-        """Return the number of losses; on virtual numbers any will do."""
-        return len(indices)
-
-    def __call__(self, indices: Sequence[int]) -> tuple[Inputs, torch.Tensor]:
-        """Return inputs (batch, tokens), and the labels that the head wants."""
-        prefix = self.prefix
-        shape = (len(indices), 1 if prefix and prefix.is_one_row else self.num_tokens)
-
-        def made(*size: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
-            return torch.zeros(size, dtype=dtype, device=META)
-
-        inputs = {"input_ids": made(*shape), "attention_mask": made(*shape)}
-        text_config = self.config.get_text_config()
-        if getattr(text_config, "type_vocab_size", 0) > 1 or "deberta" in text_config.model_type:
-            inputs["token_type_ids"] = made(*shape)
-        if prefix:
-            inputs[STATES] = made(*shape, prefix.hidden_size, dtype=prefix.dtype)
-        return inputs, self._labels(indices)
-
-    def _labels(self, indices: Sequence[int]) -> torch.Tensor:
-        """Return blank labels; of tokens the last of each row are targets, as many as are known."""
-        if self.targets is None:
-            return self.head.blank_labels(len(indices), self.num_tokens, META)
-        counts = [self.targets[index % len(self.targets)] for index in indices]
-        is_apart = getattr(self.config, "is_encoder_decoder", False)  # its decoder reads the targets alone
-        labels = self.head.blank_labels(len(indices), max(counts) if is_apart else self.num_tokens, META)
-        for row, count in zip(labels, counts, strict=True):
-            row[: max(0, len(row) - count)] = IGNORED
-        return labels
-
-
 @contextmanager
 def own_garbage() -> Iterator[None]:
     """Collect at the end what was left inside, and nothing older: the libraries' own objects are many."""
@@ -337,58 +292,6 @@ def own_garbage() -> Iterator[None]:
         gc.unfreeze()
         if was_enabled:
             gc.enable()
-
-
-class _WatchedOptimizer:
-    """An optimizer whose state is told to a ledger, with what a step needs of accelerate's."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, ledger: Ledger) -> None:
-        self._optimizer = optimizer
-        self._ledger = ledger
-
-    def step(self) -> None:
-        self._ledger.end_part()
-        self._ledger.category = "temporaries"
-        self._optimizer.step()
-        self._ledger.begin_sweep()
-        for state in self._optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, torch.Tensor):
-                    self._ledger.belongs(value, "optimizer")
-        self._ledger.category = "activations"
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self._ledger.begin_sweep()
-        self._optimizer.zero_grad(set_to_none=set_to_none)
-
-    def forget(self) -> None:
-        """Be as before the first step."""
-        self.zero_grad()
-        self._optimizer.state.clear()
-
-
-class _VirtualAccelerator:
-    """What a step needs of accelerate's `Accelerator`, on a virtual device."""
-
-    device = META
-
-    def __init__(self, device: VirtualDevice, computing: Computing, ledger: Ledger) -> None:
-        self._device = device
-        self._type = computing.compute_type if computing.autocast != "no" else None
-        self._ledger = ledger
-
-    def autocast(self) -> AbstractContextManager[None]:
-        self._ledger.category = "activations"
-        return self._device.autocast(self._type)
-
-    def backward(self, loss: torch.Tensor) -> None:
-        self._ledger.category = "temporaries"
-        torch.autograd.backward(loss)  # Tensor.backward would leave the virtual device
-        self._ledger.category = "activations"
-
-    def clip_grad_norm_(self, parameters: list[nn.Parameter], max_norm: float) -> None:
-        self._ledger.category = "temporaries"
-        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
 def _names_of(model: nn.Module, anatomy: Anatomy) -> dict[nn.Module, tuple[str, int | None]]:

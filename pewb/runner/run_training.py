@@ -11,8 +11,6 @@ from pewb.record import Memory, Time
 from pewb.runner.job import TrainingJob
 from pewb.runner.predictions import write_predictions
 
-EVALUATION_BATCH_SIZE = 64
-
 
 def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> None:
     """Load, evaluate the untouched model, train, evaluate on the test split, save; `measured` is filled on the way.
@@ -35,7 +33,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     from pewb.measurement.flops import matmul_peak
     from pewb.measurement.memory import PhaseMemory, release_cached_memory, tensors_of
     from pewb.measurement.parameters import count_parameters
-    from pewb.prediction import predict
+    from pewb.prediction import EVALUATION_BATCH_SIZE, predict
     from pewb.runner.untouched import untouched_metrics
     from pewb.tasks import read_examples
     from pewb.tasks.augment import augmented
@@ -250,6 +248,7 @@ def _cache_prefix(
     """Give `batches` the states of the frozen layers, and take those out of the model; `measured` says whether it went."""
     from pewb.assets import cache_folder
     from pewb.measurement.memory import tensors_of
+    from pewb.prediction import EVALUATION_BATCH_SIZE
     from pewb.prefix.store import NotCachedError, PrefixCache
 
     device = measured["device"]
@@ -296,6 +295,7 @@ def _predict_memory(
     from pewb.planner.prediction import largest_batch, predict_memory
     from pewb.planner.simulation import Question
     from pewb.planner.target import limited, target_of
+    from pewb.prediction import EVALUATION_BATCH_SIZE
 
     recipe, training = job.recipe, job.recipe.training
     if device.type not in ("cpu", "cuda"):

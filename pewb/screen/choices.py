@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pewb.leaderboard.cells import seeds_told
 from pewb.screen.consoles import gathered, out
 from pewb.screen.plans import FIT_STYLES
 from pewb.units import format_bytes
@@ -125,8 +126,9 @@ def _remarks(entry: Any, piloted: bool, limit_bytes: int) -> Iterator[str]:
         yield f"within {format_bytes(entry.setting.limit_bytes)}, which its recipe gives it"
     if support and support.differs and not piloted:
         yield f"measured with {', '.join(support.differs)}"
-    for warning in support.row.warnings if support and not piloted else ():
-        yield f"when measured: {warning}"
+    if support and not piloted:
+        told = [] if support.row.has_every_seed else [seeds_told(support.row)]
+        yield from (f"when measured: {text}" for text in [*told, *support.row.warnings])
     for doubt in entry.candidate.needs.doubts:
         yield f"low confidence: {doubt}"
 
@@ -168,6 +170,14 @@ def _print_ladder(rankings: Sequence[Any]) -> None:
             format_bytes(choice.setting.train_bytes),
         )
     out.print(table, soft_wrap=False)
+    chosen = [(ranking.choice, ranking.limit_bytes) for ranking in rankings if ranking.choice]
+    remarks = [
+        (entry.candidate.name, text)
+        for entry, limit in chosen
+        for text in _remarks(entry, bool(entry.candidate.pilot), limit)
+    ]
+    for text in gathered(dict.fromkeys(remarks)):
+        out.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)), soft_wrap=False)
     if rankings[-1].choice:
         out.print(Text(f"\nAt {_gib(rankings[-1].memory_bytes)}: {rankings[-1].reason}"), soft_wrap=False)
     elif seen:

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pewb.leaderboard.cells import seeds_told
 from pewb.screen.consoles import gathered, out
 
 _NARROW = 116
@@ -60,6 +61,11 @@ def _broken(name: str, width: int) -> str:
     return "\n".join(line.rstrip(" ") for line in lines)
 
 
+def _seeds(row: Any) -> str:
+    seeds = ", ".join(map(str, row.seeds))
+    return seeds if row.has_every_seed else f"{seeds} ({seeds_told(row)})"
+
+
 def print_comparison(comparison: Any) -> None:
     """Print whether two rows differ, and what each costs."""
     rows = (comparison.one, comparison.other)
@@ -71,7 +77,7 @@ def print_comparison(comparison: Any) -> None:
     for place, name in enumerate(("", *comparison.names, "ratio")):
         table.add_column(Text(name), justify="right" if place else "left", overflow="fold")
     table.add_row(metric, *(f"{row.main.value:.3f} [{row.main.low:.3f}, {row.main.high:.3f}]" for row in rows), "")
-    table.add_row("seeds", *(", ".join(map(str, row.seeds)) for row in rows), "")
+    table.add_row("seeds", *(_seeds(row) for row in rows), "")
     for price in comparison.prices:
         ratio = "" if price.ratio is None else f"{price.ratio:.3g}"
         table.add_row(price.name, price.one, price.other, ratio)

@@ -1,7 +1,9 @@
 """What is chosen: the cheapest row that fits and can't be told apart from the best that fits, and nothing without evidence."""
 
+import csv
 import itertools
 import json
+import shutil
 
 import pytest
 
@@ -11,6 +13,8 @@ from pewb.choosing.choice import names_of
 from pewb.choosing.written import write_recipe
 from pewb.errors import InputError
 from pewb.recipe import DeviceSection, load_recipe
+from pewb.record import read_records
+from pewb.screen.choices import print_choice
 from tests.choosing.conftest import NEEDS
 from tests.test_recipe import ROOT
 
@@ -207,6 +211,58 @@ def test_evidence_of_another_of_the_recipes_backbones_is_not_mixed_in(simulated_
     assert found.choice is None
     assert all(entry.candidate.support is None for entry in found.ranking.entries)
     assert any("another backbone: minilm-l6" in one.because for one in found.elsewhere)
+
+
+def collapsed(results, kind):
+    """Copy the evidence into `results`, where the last seed of a tuned strategy now predicts one class for every example."""
+    results.mkdir()
+    for path in (ROOT / "results").glob("*-movie-snippets-*"):
+        shutil.copy(path, results)
+    tuned = [
+        one
+        for one in read_records(results)
+        if one.strategy == kind and one.tuning and not one.recipe_resolved["limit"]["train"]
+    ]
+    last = max(tuned, key=lambda one: (one.numerics_version, one.seed))
+    path = results / last.predictions
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    for line in lines:
+        line["predicted"] = "positive"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+    share = sum(line["label"] == "positive" for line in lines) / len(lines)
+    document = json.loads((results / f"{last.run}.json").read_text())
+    document["metrics"]["accuracy"] |= {"value": share, "low": share - 0.03, "high": share + 0.03}
+    document["warnings"] = ["predicts 'positive' for every test example"]
+    (results / f"{last.run}.json").write_text(json.dumps(document))
+
+
+def test_a_row_of_which_a_seed_learned_nothing_is_not_chosen_though_it_cant_be_told_apart(
+    simulated_as, tmp_path, capsys
+):
+    collapsed(tmp_path / "results", "top_layers")
+    found = chosen_at("8GiB", results=tmp_path / "results", with_shipped=False)
+    entry = next(one for one in found.ranking.entries if one.candidate.name == "top_layers")
+    assert entry.value < 0.75
+    assert entry.standing.place == "alike", "two seeds so far apart are unlike nothing"
+    assert found.choice.candidate.name == "lora", "top_layers would be the cheapest"
+    simulated_as(dict.fromkeys(NEEDS, (30_000, 1, 1)) | {"top_layers": NEEDS["top_layers"]})
+    found = chosen_at("8GiB", "16GiB", results=tmp_path / "results", with_shipped=False)
+    print_choice(found)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "top_layers: when measured: predicts 'positive' for every test example (1 of" in told, "the ladder warns too"
+
+
+def test_how_long_a_row_trains_must_be_measured_to_be_within_a_budget(simulated_as, tmp_path):
+    (tmp_path / "recipe.toml").write_text(MINILM.replace("minilm-l6", "roberta-base") + 'strategy = "lora"\n')
+    found = chosen_at("8GiB", recipe=tmp_path / "recipe.toml", budgets=Budgets(max_train_seconds=60))
+    assert found.choice is None
+    assert found.ranking.reason == (
+        "no evidence: how long what fits trains was not measured; run the recipe, or give --probe MINUTES, to choose"
+    )
 
 
 def test_a_size_in_other_words_is_the_same_size():

@@ -1,6 +1,7 @@
 """Whose measurements speak for a row: those of the same backbone, task and settings; PEFT's schema, read and written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pewb.choosing.evidence import read_evidence
 from pewb.choosing.peft_export import export_results
 from pewb.choosing.peft_results import read_result, read_results
 from pewb.errors import InputError
-from pewb.recipe import DeviceSection, load_recipe
+from pewb.recipe import DeviceSection, Recipe, load_recipe, parse_recipe
 from tests.test_recipe import ROOT
 
 LORA = {
@@ -84,7 +85,7 @@ def test_a_published_result_in_pewbs_words(result_file):
     imported = read_result(result_file())
     record = imported.record
     assert imported.unmapped == []
-    assert (record.backbone, record.task, record.quantization) == ("llama-3.2-3b", "metamath, gsm8k", "none")
+    assert (record.backbone, record.task, record.quantization) == ("llama-3.2-3b", "metamathqa-gsm8k", "none")
     assert record.recipe_resolved["strategy"] == {
         "kind": "lora",
         "variant": "plain",
@@ -231,7 +232,12 @@ def test_published_results_count_for_their_backbone_and_task_alone(simulated_as,
     found = choose(load_recipe(recipe), target, evidence_files=[result_file()])
     assert found.choice is None
     [foreign] = [one for one in found.elsewhere if one.row.backbone == "llama-3.2-3b"]
-    assert foreign.because == ("another task: metamath, gsm8k",)
+    assert foreign.because == ("another task: metamathqa-gsm8k",)
+    recipe.write_text(recipe.read_text().replace('{ kind = "causal_lm" }', '"metamathqa-gsm8k"'))
+    found = choose(load_recipe(recipe), target, evidence_files=[result_file()])
+    assert found.choice is not None
+    assert found.choice.value == pytest.approx(636 / 1319)
+    assert "the only row that fits and was measured" in found.ranking.reason
 
 
 def test_settings_and_budgets_of_training_must_be_the_same(simulated_as, tmp_path):
@@ -251,6 +257,55 @@ def test_settings_and_budgets_of_training_must_be_the_same(simulated_as, tmp_pat
     other = found(8, 1)
     assert other.choice is None
     assert ("other training: epochs 3",) in [one.because for one in other.elsewhere]
+
+
+def test_every_row_of_a_comparison_of_sizes_has_its_evidence():
+    loaded = load_recipe(ROOT / "recipes" / "sample_sizes_movie_snippets.toml")
+    supports, _ = read_evidence(None).supports(loaded.cells, ["minilm-l6"] * len(loaded.cells))
+    assert all(supports)
+    assert {support.row.train_examples for support in supports} == {200, 1000}
+    assert all(not support.differs for support in supports)
+
+
+OTHERWISE = {
+    "backbone": "bert-base",
+    "task": "tweets-rating",
+    "quantization": {"kind": "fp4"},
+    "strategy": {"kind": "lora", "rank": 4},
+    "training": {"epochs": 4},
+    "limit": {"train": 100},
+    "augment": {"swap": 0.1},
+    "tune": None,
+    "seeds": [7],
+    "generation": None,
+    "device": {"threads": 1},
+}
+"""Another value of each section of a recipe."""
+
+
+@pytest.mark.parametrize("section", Recipe.model_fields)
+def test_each_section_of_a_recipe_keeps_evidence_apart_or_is_said_not_to(section):
+    loaded = load_recipe(ROOT / "recipes" / "compare_basics_sst2.toml", ['task="movie-snippets"'])
+    evidence = read_evidence(None)
+
+    def supported(recipe):
+        return evidence.supports([replace(cell, recipe=recipe)], [recipe.backbone[0]])[0][0]
+
+    cell = next(one for one in loaded.cells if one.recipe.strategy.kind == "lora")
+    as_measured = cell.recipe
+    exact = supported(as_measured)
+    assert exact is not None
+    value = OTHERWISE[section]
+    changed = as_measured.model_dump(mode="json") | {
+        section: value if section != "training" else as_measured.training.model_dump(mode="json") | value
+    }
+    other = supported(parse_recipe(changed, "changed"))
+    if section in ("seeds", "generation", "device"):  # alter nothing of what the row is worth
+        assert other == exact
+    elif section == "tune":
+        assert other is None or "tuned" in " ".join(other.differs) or other.row.num_trials is None
+    else:
+        assert other is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 86.4, -0.5, True, "0.5"])

@@ -74,7 +74,7 @@ def test_the_better_half_goes_on_to_pilots_twice_as_long(simulated_as, recipe, r
     assert rounds == {2: set(VALUES), 4: {"full", "lora"}}
     assert found.choice.candidate.name == "full"
     assert [entry.candidate.name for entry in found.ranking.entries] == ["full", "lora", "top_layers", "head_only"]
-    assert "in a pilot of 4 steps" in found.ranking.reason
+    assert "in a pilot of 4 steps, the best of the 2 that were left in round 2, of 4" in found.ranking.reason
     assert found.to_json()["choice"]["pilot"] == {"metric": "accuracy", "value": 0.9, "steps": 4, "round": 2}
     assert not Path("results").exists(), "nothing is recorded"
 

@@ -71,6 +71,20 @@ def test_of_tables_of_several_sizes_the_one_with_both_rows_is_meant(results, tmp
         compare("lora", "full", tmp_path)
 
 
+def test_losses_of_other_tokens_of_the_same_texts_are_not_compared(make_record, tmp_path):
+    for name, per_text in (("lora", 100), ("full", 200)):
+        loss = 300 / per_text
+        record = make_record(
+            strategy=name, main_metric="loss", metrics={"loss": Metric(value=loss, low=loss - 1, high=loss + 1)}
+        )
+        record = record.model_copy(update={"predictions": f"{record.run}.predictions.csv"})
+        lines = ["example,tokens,loss", *(f"{place:04d},{per_text},300.0" for place in range(NUM))]
+        (tmp_path / record.predictions).write_text("\n".join(lines))
+        write_record(record, tmp_path)
+    with pytest.raises(InputError, match="other tokens of the same texts"):
+        compare("lora", "full", tmp_path)
+
+
 def test_a_label_names_what_the_beginning_of_a_run_can_not(results, tmp_path):
     for settings in ("lr 1e-3", "lr 1e-3, 3 epochs"):
         results("lora", 180, settings=settings)
