@@ -117,8 +117,10 @@ def _padded(rows: Sequence[Sequence[int]], padding: int, left: bool) -> tuple[to
 
 
 def _settings(generation: Generation, tokenizer: Any, model: Any) -> GenerationConfig:
-    """Return transformers' settings; of the backbone's own only the tokens with which a text begins are taken."""
+    """Return transformers' settings; of the backbone's own only the tokens with which a text begins and ends are taken."""
     own = getattr(model, "generation_config", None)
+    its_ends = getattr(own, "eos_token_id", None)
+    ends = {tokenizer.eos_token_id, *(its_ends if isinstance(its_ends, list) else [its_ends])} - {None}
     draws = generation.temperature is not None
     drawing = {"temperature": generation.temperature, "top_p": generation.top_p or 1.0, "top_k": 0} if draws else {}
     return GenerationConfig(
@@ -127,7 +129,7 @@ def _settings(generation: Generation, tokenizer: Any, model: Any) -> GenerationC
         do_sample=draws,
         repetition_penalty=generation.repetition_penalty or 1.0,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=sorted(ends) or None,
         use_cache=True,
         **{name: getattr(own, name, None) for name in _BEGINNINGS},
         **drawing,

@@ -39,14 +39,15 @@ class Reference:
 
 def majority_class(task: TaskFamily, examples: Examples) -> Reference:
     """Answer with the class that is most frequent in training, whatever the text; of sets, with all that most have."""
-    train, num_test = examples.train, len(examples.test)
+    train = examples.train
     if task.form == "multi_label":
         shares = np.asarray(train.labels).mean(0)
         told = ", ".join(name for name, share in zip(examples.labels, shares, strict=True) if share > 0.5)
     else:
         shares = np.bincount(train.labels, minlength=len(examples.labels)) / len(train)
         told = f"'{examples.labels[int(shares.argmax())]}'"
-    return Reference(_class_predictions(task, examples, np.tile(shares, (num_test, 1))), f"always {told or 'no class'}")
+    always = np.tile(shares, (len(examples.test), 1))
+    return Reference(_class_predictions(task, examples.test, examples.labels, always), f"always {told or 'no class'}")
 
 
 def tf_idf_logistic_regression(task: TaskFamily, examples: Examples) -> Reference:
@@ -56,7 +57,6 @@ def tf_idf_logistic_regression(task: TaskFamily, examples: Examples) -> Referenc
     the validation split, as what is tuned of a strategy is; the test split is predicted once, after.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import f1_score
 
     train, validation, test = _tf_idf(examples)
     sets = task.form == "multi_label"
@@ -83,15 +83,13 @@ def tf_idf_logistic_regression(task: TaskFamily, examples: Examples) -> Referenc
     fitted = {strength: [fit(strength, column) for column in columns] for strength in _STRENGTHS}
 
     def reached(strength: float) -> float:
-        found, true = probabilities(strength, validation), np.asarray(examples.validation.labels)
-        if sets:
-            return float(f1_score(true, found > 0.5, average="micro", zero_division=0.0))
-        return float((found.argmax(1) == true).mean())
+        told = _class_predictions(task, examples.validation, examples.labels, probabilities(strength, validation))
+        return told.metrics()[task.main_metric].value
 
     trials = {strength: reached(strength) for strength in _STRENGTHS}
     best = max(trials, key=lambda strength: trials[strength])
     return Reference(
-        _class_predictions(task, examples, probabilities(best, test)),
+        _class_predictions(task, examples.test, examples.labels, probabilities(best, test)),
         f"1-2-grams, C={best:g} tuned",
         [({"C": strength}, value) for strength, value in trials.items()],
         {"C": best},
@@ -147,11 +145,11 @@ def random_choice(task: TaskFamily, examples: Examples) -> Reference:
     return Reference(ChoicePredictions(scores, scores, list(examples.test.labels)), "any choice, drawn with seed 0")
 
 
-def _class_predictions(task: TaskFamily, examples: Examples, probabilities: np.ndarray) -> Predicted:
+def _class_predictions(task: TaskFamily, split: Split, names: Sequence[str], probabilities: np.ndarray) -> Predicted:
     shares = torch.from_numpy(probabilities)
     if task.form == "multi_label":
-        return SetPredictions(shares, torch.tensor(examples.test.labels), examples.labels)
-    return ClassPredictions(shares, list(examples.test.labels), examples.labels)
+        return SetPredictions(shares, torch.tensor(split.labels), names)
+    return ClassPredictions(shares, list(split.labels), names)
 
 
 def _tf_idf(examples: Examples) -> Sequence[Any]:

@@ -43,6 +43,18 @@ def test_the_regression_learns_what_a_word_decides(examples):
     assert reference.settings == f"1-2-grams, C={reference.chosen['C']:g} tuned"
 
 
+def test_what_is_searched_is_the_tasks_own_metric():
+    """Weak regressions say what is frequent, which is accurate; Matthews sees nothing in it."""
+    rare = [("good", 1)] * 2 + [("dull", 1)] + [("dull", 0)] * 30
+    split = Split([(text,) for text, _ in rare], [label for _, label in rare])
+    found = REFERENCES["tf_idf_logistic_regression"](
+        TextClassification(metric="matthews_correlation"), Examples(["no", "yes"], split, split, split, [])
+    )
+    reached = {values["C"]: value for values, value in found.trials}
+    assert reached[0.1] == 0, "where its accuracy is 0.91"
+    assert reached[found.chosen["C"]] == pytest.approx(0.80, abs=0.01)
+
+
 def test_both_texts_of_a_pair_are_read():
     pairs = Split([("same", "good film"), ("same", "bad film")] * 6, [1, 0] * 6)
     reference = REFERENCES["tf_idf_logistic_regression"](

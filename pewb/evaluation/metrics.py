@@ -181,7 +181,10 @@ def _auroc(is_positive: np.ndarray, scores: np.ndarray) -> dict[str, Metric]:
     sorted_classes = [_Ranked(is_positive[:, number], scores[:, number]) for number in np.flatnonzero(clear)]
 
     def mean_area(counts: np.ndarray) -> np.ndarray:
-        return np.asarray(np.nanmean([one.area(counts) for one in sorted_classes], axis=0))
+        areas = np.stack([one.area(counts) for one in sorted_classes])
+        known = ~np.isnan(areas)
+        with np.errstate(invalid="ignore"):  # a resample may have no class of which there are both
+            return np.asarray(np.where(known, areas, 0.0).sum(0) / known.sum(0))
 
     return {"auroc": weighted(mean_area, len(scores))}
 

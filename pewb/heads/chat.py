@@ -33,15 +33,17 @@ class ChatTokens(NextTokens):
 def _segments(writer: _Writer, texts: Sequence[str], roles: Sequence[str], end: int) -> list[Segment]:
     """Return what is read and what is learned, one after the other; with what an assistant begins is read.
 
+    The tokenizer's `end` comes after the last turn alone: where the template ends turns otherwise, a conversation goes on
+    without it.
+
     Raises:
         InputError: the template writes a conversation's beginning anew when it goes on, or takes no such roles.
     """
     messages = [{"role": role, "content": writer.masked(text)} for role, text in zip(roles, texts, strict=True)]
     segments: list[Segment] = []
     written = ""
-    for number, role in enumerate(roles):
-        if role != ASSISTANT or number == 0:
-            continue
+    answers = [number for number, role in enumerate(roles) if role == ASSISTANT and number]
+    for number in answers:
         before = writer.rendered(messages[:number], add_generation_prompt=True)
         after = writer.rendered(messages[: number + 1], add_generation_prompt=False)
         if not before.startswith(written) or not after.startswith(before):
@@ -51,7 +53,7 @@ def _segments(writer: _Writer, texts: Sequence[str], roles: Sequence[str], end: 
             )
         told = writer.tokens(after[len(before) :])
         segments.append((writer.tokens(before[len(written) :]), False))
-        segments.append((told if end in told else [*told, end], True))
+        segments.append((told if end in told or number != answers[-1] else [*told, end], True))
         written = after
     return segments
 

@@ -17,7 +17,7 @@ from pewb.evaluation.answers import exact_match, word_f1
 from pewb.evaluation.intervals import proportion, ratio
 from pewb.evaluation.tables import Table, answers_table
 from pewb.heads.head import Head, Predicted, Reduction
-from pewb.heads.texts import see_offsets
+from pewb.heads.texts import see_offsets, separates_pairs
 from pewb.record import Confusion, Metric
 from pewb.tasks import ExtractiveQa, Split
 from pewb.tasks.extractive_qa import Answers
@@ -147,9 +147,8 @@ def _tokenised(tokenizer: Any, split: Split, max_tokens: int, stride: int) -> To
     """Return a row for each window; a question of more than half of `max_tokens` is cut."""
     from datasets import Dataset
 
-    has_pairs = tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False)
     questions, num_cut = _shortened(tokenizer, [texts[0] for texts in split.texts], max_tokens // 2)
-    if not has_pairs:  # as of other pairs, nothing would stand between them
+    if not separates_pairs(tokenizer):  # as of other pairs, nothing would stand between them
         questions = [f"{question}\n" for question in questions]
     taken = max(map(len, tokenizer(questions, add_special_tokens=False, split_special_tokens=True)["input_ids"]))
     room = max_tokens - taken - tokenizer.num_special_tokens_to_add(pair=True) - _NEW

@@ -17,9 +17,23 @@ def tokenised_texts(
 
     A tokenizer that puts nothing between the texts of a pair, as most decoders' do, gets them on two lines.
     """
-    if not tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False):
+    if not separates_pairs(tokenizer):
         texts = [("\n".join(pair),) for pair in texts]
     return kept(cache, tokenizer, texts, max_tokens, "texts", lambda: _tokenised(tokenizer, texts, max_tokens))
+
+
+def separates_pairs(tokenizer: Any) -> bool:
+    """Return whether a tokenizer puts something between the texts of a pair, more than that the second begins like a first."""
+    if not tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False):
+        return False
+    if not tokenizer.is_fast:
+        return True
+    encoding = tokenizer("a", "a")
+    places, ids = encoding.sequence_ids(), encoding["input_ids"]
+    first, last, second = places.index(0), len(places) - 1 - places[::-1].index(0), places.index(1)
+    if second < first:  # a tokenizer that pads and writes from the right
+        return True
+    return bool(ids[last + 1 : second] != ids[:first])
 
 
 def _tokenised(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_tokens: int) -> Tokenised:

@@ -17,7 +17,7 @@ Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "sgd"]
 NUM_RATES = 4
 """The fewest learning rates that a search tries: fewer decide nothing between strategies."""
 
-Schedule = Literal["linear", "cosine", "constant", "cosine_with_restarts", "polynomial"]
+Schedule = Literal["linear", "cosine", "constant"]
 
 
 class _Section(BaseModel):

@@ -93,6 +93,11 @@ class Strategy(BaseModel):
         """Return what is added to the loss of every optimizer step, or None for nothing."""
         return None
 
+    @property
+    def acts_after_steps(self) -> bool:
+        """Whether `after_step` does anything."""
+        return type(self).after_step is not Strategy.after_step
+
     def after_step(self, model: Any, step: int) -> None:
         """Do what follows upon optimizer step `step`, counted from 1; the step's gradients are still there."""
 

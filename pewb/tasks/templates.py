@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pewb.errors import InputError
-from pewb.tasks.tables import column, filled
+from pewb.tasks.tables import cell_text, column, filled
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +45,7 @@ def texts_of(table: pandas.DataFrame, name: str | int, key: str, path: str) -> l
                 f"task.{key}: {path} holds no text in '{place}', but lists or tables (the first in row {nested.argmax() + 1});"
                 " name a field of a table as {column.field}"
             )
-    cells = [series.where(series.notna(), "").astype(str) for series in columns.values()]
+    cells = [[cell_text(value) for value in series] for series in columns.values()]
     told = [_filled_in(template, dict(zip(columns, values, strict=True))) for values in zip(*cells, strict=True)]
     if bare := next((number for number, text in enumerate(told, 1) if not text.strip()), None):
         raise InputError(f"task.{key}: {path} has nothing to fill into '{template}' in row {bare}; remove the row")

@@ -156,12 +156,15 @@ def _step(stepper: Stepper, batch: list[int], memory: PhaseMemory, meter: _Meter
     """Take one step, with half the micro-batch as often as memory runs out, and count it."""
     follow = meter.num_steps < FOLLOWED_STEPS
     rate = optimizer.param_groups[0]["lr"]
+    may_overflow = stepper.accelerator.scaler is not None and stepper.strategy.acts_after_steps
     while True:
         tracking = memory.tracked(lambda: tensors_of(stepper.model, optimizer)) if follow else nullcontext()
         try:
             flops, tokens, pairs = StepFlops(), stepper.tokens, stepper.pairs
             with tracking, FlopCounting(flops) if follow else nullcontext():
                 loss = stepper.step(batch)
+                if may_overflow:
+                    stepper.forget_overflow()
                 stepper.strategy.after_step(stepper.model, meter.num_steps + 1)
             flops.tokens, flops.pairs = stepper.tokens - tokens, stepper.pairs - pairs
             break

@@ -59,6 +59,12 @@ class Stepper:
         self.optimizer.step()
         return total
 
+    def forget_overflow(self) -> None:
+        """Put zeros in the place of gradients that are no numbers, as they may be in fp16: such a step has updated nothing."""
+        for parameter in self._trained:
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+
     def read(self, losses: Sequence[torch.Tensor]) -> list[float]:
         """Return the numbers of `losses`, which the device has computed by then."""
         return torch.stack(list(losses)).tolist()  # type: ignore[no-any-return]
@@ -91,6 +97,11 @@ class Stepper:
     def halve(self) -> bool:
         """Halve the micro-batch after running out of memory; False if one example at a time was too much."""
         self.optimizer.zero_grad(set_to_none=True)
+        if (
+            self.accelerator.scaler is not None
+        ):  # it may have scaled these gradients back already, which it does once a step
+            self.accelerator.scaler.scale(torch.zeros((), device=self.accelerator.device))  # or not have begun
+            self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
         if self.micro_batch_size == 1:
             return False
         self.micro_batch_size = (self.micro_batch_size + 1) // 2

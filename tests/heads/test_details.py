@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers.normalizers import Replace
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
@@ -15,6 +16,7 @@ from pewb.errors import InputError
 from pewb.evaluation.answers import exact_match, word_f1
 from pewb.heads import head_of
 from pewb.heads.spans import SpanPredictions
+from pewb.heads.texts import separates_pairs
 from pewb.recipe import Training
 from pewb.tasks import (
     CausalLm,
@@ -88,11 +90,11 @@ def test_a_label_stands_at_the_first_token_of_its_word():
 
 def test_a_word_without_tokens_is_outside():
     tokenizer = tokenizer_for("bert")
+    tokenizer.backend_tokenizer.normalizer = Replace("\u200b", "")
     head = head_of(TokenClassification(), ["B-X", "O"])
     data = head.encode(tokenizer, Split([("good", "\u200b", "film")], [[0, 0, 0]]), 16)
     classes = [torch.zeros(length) for length in data.lengths]
-    predicted = head.predicted(classes, data).predicted[0]
-    assert predicted[0] == predicted[2] == 0
+    assert head.predicted(classes, data).predicted[0] == [0, 1, 0]
 
 
 CONTEXT = " ".join(f"word{number} is here and so on" for number in range(12)) + " Rome at last."
@@ -309,6 +311,27 @@ def test_of_a_long_pair_the_prompts_beginning_goes_first():
     longest = encode_split(task, tokenizer, Split([(prompt, " ".join([completion] * 9))]), 8)
     assert tokenizer.decode(longest.features[0]["input_ids"]).startswith("the cast was very great")
     assert longest.lengths == [8]
+
+
+def test_a_chat_goes_on_without_the_end_token_where_its_template_ends_turns_otherwise():
+    tokenizer = tokenizer_for("llama")
+    tokenizer.add_tokens(["[SEP]"], special_tokens=True)
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("{{ eos_token }}", " [SEP] ")
+    split = Split([("good", "bad", "film", "plot")], [("user", "assistant", "user", "assistant")])
+    row = encode_split(lambda: CausalLm(messages="messages"), tokenizer, split, 32).features[0]
+    assert tokenizer.decode(row["input_ids"]) == "the good [SEP] it bad [SEP] the film [SEP] it plot [SEP] </s>"
+
+
+def test_a_begin_token_alone_does_not_separate_the_texts_of_a_pair():
+    tokenizer = tokenizer_for("llama")
+    start = ("[CLS]", tokenizer.convert_tokens_to_ids("[CLS]"))
+    for pair, separates in (("[CLS] $A [CLS]:1 $B:1", False), ("[CLS] $A [SEP] $B:1", True), ("$A $B:1", False)):
+        special = [start, ("[SEP]", tokenizer.convert_tokens_to_ids("[SEP]"))]
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A", pair=pair, special_tokens=special
+        )
+        assert separates_pairs(tokenizer) == separates
+    assert separates_pairs(tokenizer_for("bert"))
 
 
 def test_of_a_chat_the_assistant_is_learned_and_where_it_stops(tmp_path):

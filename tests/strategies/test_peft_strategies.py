@@ -25,6 +25,7 @@ from pewb.training.loop import Trained, train
 from pewb.training.optimizers import make_optimizer
 from tests.conftest import SENTENCES
 from tests.encoding import encode
+from tests.half import in_fp16
 
 CPU = torch.device("cpu")
 LABELS = ["negative", "positive"]
@@ -65,7 +66,7 @@ def logits(made):
         return made.model(**batch(made)[0]).logits.float()
 
 
-def fit(made, rate=1e-2, validate=lambda: 0.0, **settings):
+def fit(made, rate=1e-2, validate=lambda: 0.0, accelerator=None, **settings):
     section = Training(
         batch_size=6, max_tokens=16, learning_rate=rate, schedule="constant", warmup_ratio=0, **{"epochs": 4} | settings
     )
@@ -76,7 +77,7 @@ def fit(made, rate=1e-2, validate=lambda: 0.0, **settings):
         Collated(made.tokenizer, encoded(made), CPU),
         section,
         0,
-        Accelerator(cpu=True),
+        accelerator or Accelerator(cpu=True),
         validate,
         PhaseMemory(CPU),
         Silent(),
@@ -207,6 +208,19 @@ def test_adalora_hands_out_ranks(tiny_backbone, tmp_path):
     fresh = reloaded(made, folder, tmp_path)
     torch.testing.assert_close(logits(fresh), logits(made), rtol=1e-5, atol=1e-6)
     assert sum(one.shape[0] for name, one in fresh.model.named_parameters() if "lora_A" in name) == sum(ranks)
+
+
+def test_adalora_hands_out_ranks_though_gradients_overflow(tiny_backbone, monkeypatch):
+    """In fp16 the scale grows until they do; here it is at the limit after a few steps, and then in every other one."""
+    made = inserted(tiny_backbone("bert"), AdaLora(rank=6, target_rank=3, alpha=8, initial_share=0.1, final_share=0.3))
+    accelerator = in_fp16(monkeypatch, init_scale=2.0**10, growth_interval=1)
+    before = {name: one.clone() for name, one in made.model.named_parameters()}
+    fit(made, epochs=10, accelerator=accelerator)
+    assert accelerator.scaler.get_scale() < 2.0**30, "it would be at that if nothing had overflowed"
+    ranks = [sum(kept) for kept in kept_values(made.model).values()]
+    assert sum(ranks) == 3 * len(ranks)
+    assert all(one.isfinite().all() for one in made.model.parameters())
+    assert any(not torch.equal(one, before[name]) for name, one in made.model.named_parameters())
 
 
 def test_adalora_saves_the_weights_of_an_earlier_step(tiny_backbone, tmp_path):

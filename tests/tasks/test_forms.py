@@ -262,6 +262,12 @@ def test_tables_in_a_template_are_no_text(tmp_path):
         read(tmp_path, CausalLm, rows, prompt="say {a}")
 
 
+def test_an_empty_cell_does_not_change_how_the_others_numbers_are_written(tmp_path):
+    rows = [{"year": year, "completion": "y"} for year in (1999, None, 2001.5)]
+    texts = read(tmp_path, CausalLm, jsonl(*rows), prompt="in {year} it").train.texts
+    assert [prompt for prompt, _ in texts] == ["in 1999 it", "in it", "in 2001.5 it"]
+
+
 def test_sets_of_classes_in_every_form(tmp_path):
     lists = jsonl({"text": "a", "label": ["x", "y"]}, {"text": "b", "label": []}, {"text": "c", "label": ["y"]})
     cells = "text,label\na,x; y\nb,\nc,y\n"

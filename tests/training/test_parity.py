@@ -1,8 +1,11 @@
 """Parity with transformers' own Trainer, and the properties of a step."""
 
+from typing import get_args
+
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pewb import assembly
 from pewb.batching import Collated, longest_first, shuffled_batches
@@ -11,6 +14,7 @@ from pewb.errors import OutOfMemoryError, TrainingError
 from pewb.heads import head_of
 from pewb.measurement.memory import PhaseMemory
 from pewb.recipe import Quantization, Training
+from pewb.recipe.sections import Schedule
 from pewb.reporting import Silent
 from pewb.strategies.full import Full
 from pewb.strategies.lora import Lora
@@ -21,6 +25,7 @@ from pewb.training.optimizers import make_optimizer, make_schedule
 from pewb.training.step import Stepper
 from tests.conftest import SENTENCES
 from tests.encoding import encode
+from tests.half import in_fp16
 from tests.reference_trainer import tuned
 
 CPU = torch.device("cpu")
@@ -37,7 +42,7 @@ def assembled(folder, strategy, training, limit=None):
     return made, encode(made.tokenizer, TEXTS, CLASSES, training.max_tokens)
 
 
-def fit(made, data, training, memory=None, validate=lambda: 0.0, trained=None):
+def fit(made, data, training, memory=None, validate=lambda: 0.0, trained=None, accelerator=None):
     trained = trained or Trained()
     memory = memory or PhaseMemory(CPU)
     train(
@@ -46,7 +51,7 @@ def fit(made, data, training, memory=None, validate=lambda: 0.0, trained=None):
         Collated(made.tokenizer, data, CPU),
         training,
         0,
-        Accelerator(cpu=True),
+        accelerator or Accelerator(cpu=True),
         validate,
         memory,
         Silent(),
@@ -144,6 +149,20 @@ def test_running_out_of_memory_halves_the_micro_batch(tiny_backbone):
         run(tiny_backbone("bert"), Full(), training, PhaseMemory(CPU, 1000))
 
 
+def test_memory_that_runs_out_in_the_optimizer_halves_the_micro_batch_in_fp16_too(tiny_backbone, monkeypatch):
+    training = Training(epochs=1, batch_size=12, max_tokens=16, learning_rate=1e-3, dropout=0.0)
+    made, data = assembled(tiny_backbone("bert"), Lora(), training)
+    accelerator = in_fp16(monkeypatch, init_scale=1024.0)
+
+    def full_once(optimizer, *arguments):
+        hook.remove()
+        raise torch.OutOfMemoryError("out of memory")
+
+    hook = register_optimizer_step_pre_hook(full_once)
+    trained = fit(made, data, training, accelerator=accelerator)
+    assert (trained.num_steps, trained.micro_batch_size) == (1, 6)
+
+
 def test_loss_that_is_no_number_is_told(tiny_backbone):
     training = Training(epochs=5, batch_size=12, max_tokens=16, learning_rate=1e30, dropout=0.0, warmup_ratio=0)
     with pytest.raises(TrainingError, match="learning_rate"):
@@ -222,17 +241,26 @@ def test_best_state_of_a_loss_is_the_smallest():
     assert best.step == 1
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "cosine_with_restarts", "polynomial"])
-def test_schedules_warm_up_and_stay_positive(schedule):
-    model = torch.nn.Linear(2, 2)
+def course_of(schedule):
+    """Return the rates of ten steps."""
     training = Training(schedule=schedule, warmup_ratio=0.2, learning_rate=1e-3)
-    optimizer = make_optimizer(model, training)
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), training)
     course = make_schedule(optimizer, training, 10)
     rates = []
     for _ in range(10):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         course.step()
+    return rates
+
+
+def test_no_schedule_is_another_by_another_name():
+    assert len({tuple(course_of(schedule)) for schedule in get_args(Schedule)}) == len(get_args(Schedule))
+
+
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_schedules_warm_up_and_stay_positive(schedule):
+    rates = course_of(schedule)
     assert rates[0] == 0
     assert max(rates) == pytest.approx(1e-3)
     assert rates[2] == pytest.approx(1e-3)
