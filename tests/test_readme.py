@@ -82,9 +82,12 @@ def test_commands_of_the_readme(command, capsys, monkeypatch, tmp_path):
         result = CliRunner().invoke(app, [verb, *arguments])
         assert result.exit_code == 0, result.output
     elif verb == "leaderboard":
-        result = CliRunner().invoke(app, [verb, "--output", str(tmp_path / "leaderboard.md")])
+        words = zip(["", *arguments], arguments, strict=False)
+        arguments = [str(tmp_path / "plots") if before == "--plots" else word for before, word in words]
+        result = CliRunner().invoke(app, [verb, *arguments, "--output", str(tmp_path / "leaderboard.md")])
         assert result.exit_code == 0, result.output
         assert (tmp_path / "leaderboard.md").read_text() == (ROOT / "leaderboard.md").read_text()
+        assert ("--plots" in arguments) == any((tmp_path / "plots").glob("*.svg"))
     else:
         assert verb == "fetch"
 

@@ -234,6 +234,12 @@ def test_a_grid_multiplies_and_an_override_wins(cells_of):
         ("lora", 5e-4),
         ("full", 5e-5),
     ]
+    given = {"strategy": "lora", "training": {"learning_rate": 1e-4}}
+    kinds = cells_of(MINIMAL | given | {"grid": {"strategy": ["lora", {"kind": "top_layers", "num_layers": 1}]}})
+    assert [(one.recipe.strategy.kind, one.recipe.training.learning_rate) for one in kinds] == [
+        ("lora", 1e-4),
+        ("top_layers", 3e-4),
+    ], "written as a table it is another strategy too"
 
 
 def test_only_some_rows(cells_of):
@@ -261,6 +267,11 @@ def test_only_some_rows(cells_of):
         ({"tune": {"trials": 3}}, [], "tune.trials: got 3; input should be greater than or equal to 4"),
         ({"tune": {"search": {"strategy.rank": [4, 8]}}}, [], "search needs more than the 4 trials"),
         ({"tune": {"trials": 8, "search": {"strategy.rnak": [4]}}}, [], "tune.search: strategy.rnak: unknown key"),
+        (
+            {"tune": {"trials": 8, "epochs": 1, "search": {"training.epochs": [2, 3]}}},
+            [],
+            "every trial has tune.epochs epochs, so training.epochs can't be searched",
+        ),
         ({"tune": {"trials": 8, "search": {"backbone": ["a"]}}}, [], "'backbone' can't be searched"),
         ({"training": {"lora_plus_ratio": 16}}, [], None),
     ],
@@ -274,6 +285,12 @@ def test_faults_of_a_comparison(change, overrides, message, cells_of):
         return
     with pytest.raises(InputError, match=message):
         cells_of(content, overrides)
+
+
+def test_what_a_search_may_draw_must_go_together(cells_of):
+    search = {"trials": 8, "search": {"training.gradient_checkpointing": [False, True]}}
+    with pytest.raises(RefusedError, match=r"tune.search: training.gradient_checkpointing: does not go with"):
+        cells_of(MINIMAL | {"strategy": "prefix_tuning", "tune": search})
 
 
 def test_files_that_do_not_serve(tmp_path):

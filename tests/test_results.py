@@ -72,6 +72,21 @@ def test_the_leaderboard_is_what_the_records_give(tmp_path):
         assert page == (ROOT / "leaderboard.md").read_bytes()
 
 
+@pytest.mark.parametrize("path", ["README.md", "results/README.md"])
+def test_the_findings_quote_the_leaderboard(path):
+    """Values and intervals of three digits, and p: each stands somewhere on the page."""
+    page = (ROOT / "leaderboard.md").read_text(encoding="utf-8")
+    text = (ROOT / path).read_text(encoding="utf-8")
+    begin, end = {"README.md": ("## Measured here", "## The house")}.get(path, ("## What follows", "## Planned"))
+    text = " ".join(text[text.index(begin) : text.index(end)].split())
+    quoted = [*re.findall(r"\b0\.\d{3}(?: \[[^]]*\])?", text), *re.findall(r"\bp 0\.\d+", text)]
+    for group in re.findall(r"\bp (0\.\d+(?:(?:,| and) 0\.\d+)+)", text):
+        quoted += [f"p {value}" for value in re.findall(r"0\.\d+", group)]
+    values = [value for value in quoted if value.startswith("p ") or f"p {value}" not in quoted]
+    assert len(values) > 20
+    assert [value for value in values if value not in page] == []
+
+
 def test_the_pictures_are_what_the_records_give(tmp_path):
     """What they show, by the labels of their marks; letters have other widths elsewhere."""
     for path in RECORDS:

@@ -57,6 +57,24 @@ def test_plain_lines_come_once_a_stage_and_then_seldom(monkeypatch, capsys):
     ]
 
 
+def test_plain_lines_of_two_runs_at_once_come_seldom_too(monkeypatch, capsys):
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 100.0)
+    lines = progress._Lines()
+    for done in range(20):
+        lines.progress(("lora: training", "full: training")[done % 2], done, 100)
+    assert capsys.readouterr().err.splitlines() == ["lora: training 0%", "full: training 1%"]
+
+
+def test_plain_lines_tell_of_other_steps_than_before(capsys):
+    """A round of pilots has fewer than the round before."""
+    lines = progress._Lines()
+    for count in (4, 2, 1):
+        lines.standing([Step(f"round of {count}, {number}", "done") for number in range(count)], None)
+    assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == (
+        ["round of 4"] * 4 + ["round of 2"] * 2 + ["round of 1"]
+    )
+
+
 def test_documents_survive_a_terminal_without_unicode(monkeypatch):
     import io
 

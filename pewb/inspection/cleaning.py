@@ -11,9 +11,9 @@ import tomli_w
 
 from pewb.errors import InputError
 from pewb.inspection.repeated import repeated
-from pewb.inspection.report import examples_of
 from pewb.recipe import LoadedRecipe
 from pewb.reporting import Reporter, Silent
+from pewb.runner.prepare import prepare_task
 from pewb.tasks import read_examples
 
 
@@ -41,9 +41,9 @@ def clean(loaded: LoadedRecipe, folder: Path, reporter: Reporter | None = None) 
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--clean: {folder} is there already; name a new folder")
-    prepared, _ = examples_of(loaded, reporter or Silent())
-    task = prepared.task.table
-    examples = read_examples(task, prepared.task.folder, {})  # whatever [limit] takes of them
+    prepared = prepare_task(loaded.cells[0].recipe, loaded.given, Path("results"), reporter or Silent())
+    task = prepared.table
+    examples = read_examples(task, prepared.folder, {})  # whatever [limit] takes of them
     splits = {"train": examples.train, "validation": examples.validation, "test": examples.test}
     found = repeated(splits)
     dropped: dict[str, dict[str, int]] = {}

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pewb.errors import InputError, nearest
+from pewb.errors import InputError
 from pewb.recipe.sections import kind_table
 
 Content = dict[str, Any]
@@ -57,8 +57,8 @@ def cells(content: Content, overrides: Iterable[str]) -> list[tuple[str, Content
             values = dict(zip(axes, point, strict=True))
             cell = _copied(row)
             for key, value in values.items():
-                if key in _TAGGED and isinstance(value, str):
-                    _switch_kind(cell, key, value)
+                if key in _TAGGED and (kind := _kind_in(key, [key], value)):
+                    _switch_kind(cell, key, kind)
                 _set(cell, _path_of(key, value), value, f"grid.{key}")
             cell = overridden(cell, own)
             if cell not in [other for _, other in found]:
@@ -132,7 +132,7 @@ def _axes(grid: Any, above: str = "") -> dict[str, list[Any]]:
         elif not isinstance(value, list) or not value:
             raise InputError(f"grid.{key}: got {value!r}; allowed: a list of values, each of which becomes a row")
         elif key in ("seeds", "compare", "tune"):
-            raise InputError(f"grid.{key}: can't be an axis{nearest(key, [])}; write it at the top of the recipe")
+            raise InputError(f"grid.{key}: can't be an axis; write it at the top of the recipe")
         else:
             axes[key] = value
     return dict(sorted(axes.items(), key=lambda axis: axis[0] not in _TAGGED))  # a kind first, then what goes into it

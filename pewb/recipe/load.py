@@ -172,20 +172,23 @@ def _one(content: dict[str, Any]) -> tuple[Any, list[str], list[str]]:
         rate = recipe.strategy.default_learning_rate
         training = recipe.training.model_copy(update={"learning_rate": rate})
         recipe = recipe.model_copy(update={"training": training})
-    return recipe, _faults_of_search(recipe), refusals
+    faults, impossible = _faults_of_search(recipe)
+    return recipe, faults, refusals + impossible
 
 
-def _faults_of_search(recipe: Recipe) -> list[str]:
-    """Return the faults of the values that `[tune]` would choose from."""
-    faults = []
+def _faults_of_search(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Return the faults of the values that `[tune]` would choose from, and why some do not go with the rest of the recipe."""
+    faults, refusals = [], []
     for key, values in (recipe.tune.search if recipe.tune else {}).items():
         for value in values:
             try:
                 content = with_values(recipe.model_dump(mode="json") | {"tune": None}, {key: value})
-                Recipe.model_validate(content)
+                one = Recipe.model_validate(content)
             except ValidationError as error:
                 faults += [f"tune.search: {explained(fault)}" for fault in error.errors(include_url=False)]
-    return faults
+                continue
+            refusals += [f"tune.search: {text}" for text in _impossible(one.strategy, one.quantization, one.training)]
+    return faults, refusals
 
 
 def _chosen(parsed: list[Cell], only: Sequence[str]) -> list[Cell]:

@@ -127,10 +127,14 @@ class Tune(_Section):
             )
         if "training.learning_rate" in self.search:
             raise ValueError("search: the learning rate is always searched; leave it out")
+        if self.epochs and "training.epochs" in self.search:
+            raise ValueError(
+                "search: every trial has tune.epochs epochs, so training.epochs can't be searched; leave one out"
+            )
         odd = [key for key in self.search if key.partition(".")[0] not in ("strategy", "training")]
         if odd:
             raise ValueError(
-                f"search: '{odd[0]}' can't be searched; name keys such as strategy.rank or training.epochs"
+                f"search: '{odd[0]}' can't be searched; name keys such as strategy.rank or training.weight_decay"
             )
         return self
 

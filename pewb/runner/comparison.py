@@ -102,7 +102,9 @@ class Comparison:
                     ended, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
                     for future in ended:
                         del futures[future]
-                        future.result()
+                        error = future.exception()
+                        if error and not self.children.interrupted:  # after an interrupt it may be one that it made
+                            raise error
                 except KeyboardInterrupt:
                     if self.children.interrupt():
                         self.reporter.notice("interrupted: what runs is writing its record; once more ends it at once")
@@ -136,7 +138,12 @@ class Comparison:
         def work(reporter: Reporter) -> tuple[StepState, str]:
             job = task.reference(name)
             found = self._found.answer(job)
-            return _kept(*found) if found else _ended(*run_in_process(reserve(job), reporter, self.children))
+            if found:
+                return _kept(*found)
+            record, path = run_in_process(reserve(job), reporter, self.children)
+            if record.status != "success" and self._is_one:  # no list of steps says so
+                reporter.notice(f"{record.run}: {record.status}, {record.reason}")
+            return _ended(record, path)
 
         return work
 

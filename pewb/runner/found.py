@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 
 from pewb.errors import InputError
@@ -50,7 +49,7 @@ class Found:
         """Return the record that answers `job`, with its path; of a training only one of this kind of device."""
         self._look()
         for record, path in self._records.get(job.identity, []):
-            if record.status in _ANSWERS and (not isinstance(job, TrainingJob) or self._is_of_this_device(record)):
+            if record.status in _ANSWERS and (not isinstance(job, TrainingJob) or self._stands_here(record)):
                 return record, path
         return None
 
@@ -63,13 +62,15 @@ class Found:
 
     def tuning(self, study: str) -> Tuning | None:
         """Return what the search `study` chose on this kind of device, if a run has made use of it."""
-        records = (record for record in self._tunings.get(study, []) if self._is_of_this_device(record))
+        records = (record for record in self._tunings.get(study, []) if self._is_of_this_kind(record))
         return next((record.tuning for record in records), None)
 
-    def _is_of_this_device(self, record: Record) -> bool:
-        asked = record.recipe_resolved["device"]["kind"]
-        return asked != "auto" or (record.device is not None and record.device.kind == self._device_kind)
+    def _stands_here(self, record: Record) -> bool:
+        """Return whether a record tells of this device too; that memory ran out says nothing of one with another name."""
+        if record.status != "out_of_memory":
+            return self._is_of_this_kind(record)
+        return record.device is not None and (record.device.kind, record.device.name) == self._children.device()
 
-    @cached_property
-    def _device_kind(self) -> str:
-        return self._children.device()[0]
+    def _is_of_this_kind(self, record: Record) -> bool:
+        asked = record.recipe_resolved["device"]["kind"]
+        return asked != "auto" or (record.device is not None and record.device.kind == self._children.device()[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,7 +149,7 @@ def prepare(loaded: LoadedRecipe, results: Path, reporter: Reporter) -> list[Pre
             backbones_found[name] = _backbone(recipe, reporter)
         task = json.dumps(recipe.model_dump(mode="json", include={"task", "limit"}))
         if task not in tasks_found:
-            tasks_found[task] = _task(recipe, loaded.given, results, reporter)
+            tasks_found[task] = prepare_task(recipe, loaded.given, results, reporter)
         rows.append(Prepared(cell, *backbones_found[name], tasks_found[task]))
     return rows
 
@@ -158,7 +159,12 @@ def _backbone(recipe: Recipe, reporter: Reporter) -> tuple[Asset, list[str]]:
     return fetch_first("backbone", recipe.backbone, _Noting(reporter, notices)), notices
 
 
-def _task(recipe: Recipe, given: dict[str, Any], results: Path, reporter: Reporter) -> PreparedTask:
+def prepare_task(recipe: Recipe, given: dict[str, Any], results: Path, reporter: Reporter) -> PreparedTask:
+    """Return a recipe's task after fetching what it needs.
+
+    Raises:
+        InputError: it can't be had, or the data does not serve.
+    """
     notices: list[str] = []
     name, table, folder, assets = _task_files(recipe, _Noting(reporter, notices))
     examples = read_examples(table, folder, recipe.limit.model_dump())
@@ -182,12 +188,7 @@ def _task(recipe: Recipe, given: dict[str, Any], results: Path, reporter: Report
 def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskFamily, Path, list[AssetRecord]]:
     """Return the task's name, its keys, the folder its files are in, and what a record keeps of them."""
     if isinstance(recipe.task, list):
-        for name in recipe.task:
-            if name not in catalogue_tasks():
-                raise InputError(
-                    f"task: no task '{name}' in the catalogue{nearest(name, list(catalogue_tasks()))}; see pewb list tasks. Your own"
-                    ' data, or a data set on the hub, is a table: task = { kind = "text_classification", dataset = "org/name", … }'
-                )
+        _see_in_catalogue(recipe.task)
         asset: Asset = fetch_first("task", recipe.task, reporter)
         entry = catalogue_tasks()[asset.name]
         task = decode_task(entry.spec)
@@ -203,6 +204,20 @@ def _task_files(recipe: Recipe, reporter: Reporter) -> tuple[str, TaskFamily, Pa
         asset = fetch("task", task.dataset, reporter, files=files)
         return task.dataset.split("@")[0], task, asset.folder, [asset.to_record()]
     return _own_files(task)
+
+
+def _see_in_catalogue(names: Sequence[str]) -> None:
+    """See that tasks are known.
+
+    Raises:
+        InputError: one is not.
+    """
+    for name in names:
+        if name not in catalogue_tasks():
+            raise InputError(
+                f"task: no task '{name}' in the catalogue{nearest(name, list(catalogue_tasks()))}; see pewb list tasks. Your own"
+                ' data, or a data set on the hub, is a table: task = { kind = "text_classification", dataset = "org/name", … }'
+            )
 
 
 def _own_files(task: TaskFamily) -> tuple[str, TaskFamily, Path, list[AssetRecord]]:
@@ -240,14 +255,26 @@ def check(loaded: LoadedRecipe) -> list[str]:
         InputError: a name is not in the catalogue, or a local file does not serve.
     """
     told: dict[str, None] = {}
+    faults: dict[str, None] = {}
     for recipe in (cell.recipe for cell in loaded.cells):
-        told |= {f"backbone {name}: {_availability('backbone', name)}": None for name in recipe.backbone}
-        told[_told_of_task(recipe)] = None
+        asks = [*(partial(_told_of_backbone, name) for name in recipe.backbone), partial(_told_of_task, recipe)]
+        for ask in asks:
+            try:
+                told[ask()] = None
+            except InputError as error:
+                faults[str(error)] = None
+    if faults:
+        raise InputError("\n".join(faults))
     return list(told)
+
+
+def _told_of_backbone(name: str) -> str:
+    return f"backbone {name}: {_availability('backbone', name)}"
 
 
 def _told_of_task(recipe: Recipe) -> str:
     if isinstance(recipe.task, list):
+        _see_in_catalogue(recipe.task)
         return "\n  ".join(f"task {name}: {_availability('task', name)}" for name in recipe.task)
     if recipe.task.dataset:
         return f"task {recipe.task.dataset}: {_availability('task', recipe.task.dataset)}"

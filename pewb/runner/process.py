@@ -73,6 +73,8 @@ class Children:
         self._running: set[Process] = set()
         self._lock = threading.Lock()
         self._server: ForkServer | None = None
+        self._device: tuple[str, str] | None = None
+        self._asking = threading.Lock()
         self.interrupted = False
 
     def prepare(self) -> None:
@@ -99,7 +101,16 @@ class Children:
             self._running.discard(process)
 
     def device(self) -> tuple[str, str]:
-        """Return kind and name of the device that runs compute on, as a process of its own finds it."""
+        """Return kind and name of the device that runs compute on, as a process of its own finds it, once.
+
+        Raises:
+            PewbError: it can't be found out.
+        """
+        with self._asking:
+            self._device = self._device or self._asked_device()
+        return self._device
+
+    def _asked_device(self) -> tuple[str, str]:
         with TemporaryFile() as log:
             process = self.start("pewb.runner.device_here", [], log)
             assert process.stdout is not None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def tune(prepared: Prepared, reporter: Reporter, children: Children) -> Tuning |
     """Search the row's hyper-parameters and return what was tried and chosen; None after an interrupt.
 
     What comes next depends only on the trials that have ended, so a study that is resumed ends as one that never stopped.
+    Where another pewb does this search, its end is waited for: what it has chosen is there then.
 
     Raises:
         InputError: the recipe can't be run, which the first trial found out.
@@ -32,16 +34,40 @@ def tune(prepared: Prepared, reporter: Reporter, children: Children) -> Tuning |
     recipe = prepared.cell.recipe
     section, default = recipe.tune, recipe.training.learning_rate
     assert section is not None and default is not None
-    path = prepared.task.results / "studies" / f"{prepared.study[:16]}.db"
+    kind = children.device()[0] if recipe.device.kind == "auto" else recipe.device.kind
+    apart = "" if kind == "cpu" else f"-{kind}"  # what a GPU chooses is not what a CPU does
+    path = prepared.task.results / "studies" / f"{prepared.study[:16]}{apart}.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(f"{path}.lock", blocking=False):
-            return _searched(prepared, section, default, path, reporter, children)
-    except Timeout:
-        raise TrainingError(f"{path} is in use: another pewb does this search; run again when it has ended") from None
+        with _held(path, reporter, children) as is_ours:
+            return _searched(prepared, section, default, path, reporter, children) if is_ours else None
     except _storage_errors() as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"{path} can't be used ({reason}); remove it, and the search begins anew") from None
+
+
+@contextmanager
+def _held(path: Path, reporter: Reporter, children: Children) -> Iterator[bool]:
+    """Hold the study in `path` for us alone; false after an interrupt."""
+    lock = FileLock(f"{path}.lock")
+    told = False
+    while not children.interrupted:
+        try:
+            lock.acquire(timeout=_WAIT_SECONDS)
+        except Timeout:
+            if not told:
+                reporter.notice(f"{path} is in use: another pewb does this search; waiting for its end")
+            told = True
+            continue
+        try:
+            yield True
+        finally:
+            lock.release()
+        return
+    yield False
+
+
+_WAIT_SECONDS = 0.5
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:

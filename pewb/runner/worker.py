@@ -80,6 +80,7 @@ def do(job: TrainingJob | ReferenceJob, events: Events) -> int:
         if status != "cancelled":
             events.send("answer", value=measured.get("validation"), reason=reason)
         return 0
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was measured is not lost while it is written
     fields = _finished(job, measured)
     record: Record = job.record(status, reason=reason, **fields)
     write_record(record, job.results)

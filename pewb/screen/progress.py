@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,8 @@ class _Bar:
         self._standing = list(steps), seconds_left
 
 
+_SECONDS_BETWEEN_LINES = 10
+
 _STYLES = {"done": "green", "kept": "green", "running": "bold", "waiting": "dim", "refused": "yellow"}
 
 
@@ -92,28 +95,30 @@ def _standing_line(steps: Sequence[Step], seconds_left: float | None) -> str:
 
 
 class _Lines:
-    """Shows progress as plain lines, at most one in ten seconds, in pipes and in CI."""
+    """Shows progress as plain lines, of each stage at most one in ten seconds, in pipes and in CI."""
 
     def __init__(self) -> None:
-        self._stage = ""
-        self._shown = 0.0
-        self._states: list[str] = []
+        self._shown: dict[str, float] = {}
+        """When a line was last shown of each stage."""
+        self._standing: list[tuple[str, str]] = []
+        """Names of the steps, and how each stood when it was last told."""
 
     def notice(self, text: str) -> None:
         err.print(text, markup=False, soft_wrap=True)
 
     def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
         now = time.monotonic()
-        if stage == self._stage and now - self._shown < 10:
+        if now - self._shown.get(stage, -math.inf) < _SECONDS_BETWEEN_LINES:
             return
-        self._stage, self._shown = stage, now
+        self._shown[stage] = now
         share = f" {done / total:.0%}" if total else ""
         err.print(f"{stage}{share}  {detail}".rstrip(), markup=False, soft_wrap=True)
 
     def standing(self, steps: Sequence[Step], seconds_left: float | None) -> None:
-        before = self._states or [""] * len(steps)
-        self._states = [step.state for step in steps]
-        for step, known in zip(steps, before, strict=True):
+        are_others = [step.name for step in steps] != [name for name, _ in self._standing]
+        before = [("", "")] * len(steps) if are_others else self._standing
+        self._standing = [(step.name, step.state) for step in steps]
+        for step, (_, known) in zip(steps, before, strict=True):
             if step.state not in ("waiting", "running", known):
                 took = f" after {format_seconds(step.seconds)}" if step.seconds else ""
                 text = f"{step.name}: {step.state.replace('_', ' ')}{took}, {step.detail}".rstrip(", ")

@@ -36,6 +36,15 @@ def snippets(cache):
     slot.install("pypi:vaderSentiment==3.3.2", [name])
 
 
+def test_every_name_that_is_not_known_is_told_at_once(snippets):
+    with pytest.raises(InputError) as error:
+        check(recipe("minilm-l66", ("movie-snippetss",)))
+    assert "did you mean 'minilm-l6'" in str(error.value)
+    assert "did you mean 'movie-snippets'" in str(error.value)
+    with pytest.raises(InputError, match="no task 'org/data' in the catalogue"):
+        check(recipe("minilm-l6", ("org/data",)))
+
+
 @pytest.fixture
 def a_full_hub(a_hub, tiny_backbone):
     """A hub with a tiny backbone and a tiny SST-2 in the shape of the real one."""

@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from pewb.errors import InputError, TrainingError
+from pewb.errors import InputError, PewbError, TrainingError
 from pewb.recipe import Cell, LoadedRecipe, parse_recipe
-from pewb.reporting import Silent
 from pewb.runner import tuning
 from pewb.runner.comparison import Comparison
 from pewb.runner.prepare import prepare
@@ -20,8 +20,9 @@ def searching(sentence_files, tiny_backbone, reports, monkeypatch):
     """Return a function that searches with `respond(recipe, number of the call)` in the place of processes."""
     monkeypatch.chdir(sentence_files)
 
-    def search(respond, children=None, task=TASK, **tune):
+    def search(respond, children=None, task=TASK, device="cpu", **tune):
         content = {"backbone": str(tiny_backbone("bert")), "task": task, "strategy": "lora", "tune": tune}
+        content["device"] = {"kind": device}
         [row] = prepare(LoadedRecipe([Cell(parse_recipe(content))], content), Path("results"), reports)
         calls = []
 
@@ -30,7 +31,7 @@ def searching(sentence_files, tiny_backbone, reports, monkeypatch):
             return respond(job.recipe, len(calls), give_up)
 
         monkeypatch.setattr(tuning, "try_in_process", instead)
-        return tuning.tune(row, Silent(), children or Children()), calls
+        return tuning.tune(row, reports, children or Children()), calls
 
     return search
 
@@ -153,11 +154,36 @@ def test_a_rate_that_breaks_the_model_is_a_failed_trial(searching):
         searching(lambda *_: Answer(reason="the loss became nan"))
 
 
-def test_a_damaged_or_busy_study_is_told_with_a_way_out(searching):
+def test_a_search_that_another_pewb_does_is_waited_for(searching, reports, monkeypatch):
+    found, _ = searching(by_rate(5e-4))
+    [study] = Path("results/studies").glob("*.db")
+    monkeypatch.setattr(tuning, "_WAIT_SECONDS", 0.01)
+    other = FileLock(f"{study}.lock")
+    other.acquire()
+    children = Children()
+    answers = iter([other.release, children.interrupt])
+
+    def notice(text):
+        if "another pewb does this search; waiting for its end" in text:
+            next(answers)()
+
+    monkeypatch.setattr(reports, "notice", notice)
+    again, calls = searching(by_rate(5e-4))
+    assert (again, calls) == (found, [])
+    other.acquire()
+    assert searching(by_rate(5e-4), children)[0] is None, "it can be interrupted while it waits"
+
+
+def test_what_a_gpu_chooses_is_not_what_a_cpu_does(searching):
+    searching(by_rate(5e-4))
+    _, calls = searching(by_rate(5e-4), device="cuda")
+    assert len(calls) == 4
+    assert len(list(Path("results/studies").glob("*.db"))) == 2
+
+
+def test_a_damaged_study_is_told_with_a_way_out(searching):
     searching(by_rate(5e-4))
     [study] = Path("results/studies").glob("*.db")
-    with tuning.FileLock(f"{study}.lock"), pytest.raises(TrainingError, match="another pewb does this search"):
-        searching(by_rate(5e-4))
     study.write_bytes(b"no database" * 100)
     with pytest.raises(TrainingError, match=r"can't be used .*; remove it, and the search begins anew"):
         searching(by_rate(5e-4))
@@ -176,6 +202,25 @@ def test_an_input_that_no_trial_can_use_is_the_users_to_mend(sentence_files, tin
     with pytest.raises(InputError, match="max_tokens"):
         Comparison(rows, Path("results"), reports).run()
     assert not list(Path("results").glob("*.json"))
+
+
+def test_an_error_that_an_interrupt_made_is_not_told(sentence_files, tiny_backbone, reports, monkeypatch):
+    """Such as that of the process that is asked for the device."""
+    monkeypatch.chdir(sentence_files)
+    content = {"backbone": str(tiny_backbone("bert")), "task": TASK, "strategy": "lora"}
+    comparison = Comparison(
+        prepare(LoadedRecipe([Cell(parse_recipe(content))], content), Path("results"), reports),
+        Path("results"),
+        reports,
+    )
+
+    def answer(job):
+        comparison.children.interrupt()
+        raise PewbError("the device can't be found out: KeyboardInterrupt")
+
+    monkeypatch.setattr(comparison._found, "answer", answer)
+    with pytest.raises(KeyboardInterrupt):
+        comparison.run()
 
 
 def test_a_row_whose_search_failed_names_no_rate(sentence_files, tiny_backbone, reports, monkeypatch):
