@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,8 @@ class Children:
         self._device: tuple[str, str] | None = None
         self._asking = threading.Lock()
         self.interrupted = False
+        self._told = 0.0
+        """When the processes were last interrupted."""
 
     def prepare(self) -> None:
         """Let what processes import be imported from now on, once for all of them."""
@@ -128,12 +131,24 @@ class Children:
         """Interrupt every process; at the second time kill them. Return whether it was the first time."""
         with self._lock:
             first, self.interrupted = not self.interrupted, True
+            self._told = time.monotonic()
             for process in self._running:
                 if first:
                     process.send_signal(signal.SIGINT)
                 else:
                     process.kill()
         return first
+
+    def remind(self) -> None:
+        """After an interrupt, interrupt now and then what still runs: in a library's callback an interrupt may be lost."""
+        with self._lock:
+            if self.interrupted and time.monotonic() - self._told > _REMIND_SECONDS:
+                self._told = time.monotonic()
+                for process in self._running:
+                    process.send_signal(signal.SIGINT)
+
+
+_REMIND_SECONDS = 10
 
 
 @dataclass

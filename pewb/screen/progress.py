@@ -95,7 +95,7 @@ def _standing_line(steps: Sequence[Step], seconds_left: float | None) -> str:
 
 
 class _Lines:
-    """Shows progress as plain lines, of each stage at most one in ten seconds, in pipes and in CI."""
+    """Shows progress as plain lines, in pipes and in CI: of each stage at most one in ten seconds, until something else is told."""
 
     def __init__(self) -> None:
         self._shown: dict[str, float] = {}
@@ -104,6 +104,7 @@ class _Lines:
         """Names of the steps, and how each stood when it was last told."""
 
     def notice(self, text: str) -> None:
+        self._shown.clear()
         err.print(text, markup=False, soft_wrap=True)
 
     def progress(self, stage: str, done: float, total: float | None, detail: str = "") -> None:

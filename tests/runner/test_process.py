@@ -93,6 +93,25 @@ class _Interrupts(Silent):
             self.firsts.append(self.children.interrupt())
 
 
+def test_an_interrupt_that_was_lost_is_sent_again(becomes, monkeypatch):
+    monkeypatch.setattr(process, "_REMIND_SECONDS", -1)
+    children = Children()
+    script = (
+        "def stop(*_): signal.signal(signal.SIGINT, lambda *_: sys.exit(0)); say(event='progress', stage='', done=2, total=2)\n"
+        "signal.signal(signal.SIGINT, stop); say(event='progress', stage='training', done=1, total=2)\n"
+        "while True: signal.pause()"
+    )
+
+    class Waits(Silent):
+        def progress(self, stage, done, total, detail=""):
+            children.remind()
+            if done == 1:
+                children.interrupt()
+
+    record, _ = becomes(script, Waits(), children)
+    assert (record.status, record.reason) == ("cancelled", "interrupted")
+
+
 def test_an_interrupt_reaches_the_process_once_and_its_record_is_kept(becomes):
     job = becomes.job
     written = job.record("cancelled", reason="interrupted", precision="fp32").model_dump_json()
