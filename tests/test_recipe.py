@@ -291,6 +291,11 @@ def test_what_a_search_may_draw_must_go_together(cells_of):
     search = {"trials": 8, "search": {"training.gradient_checkpointing": [False, True]}}
     with pytest.raises(RefusedError, match=r"tune.search: training.gradient_checkpointing: does not go with"):
         cells_of(MINIMAL | {"strategy": "prefix_tuning", "tune": search})
+    sizes = {"trials": 8, "search": {"strategy.num_virtual_tokens": [10, 20]}}
+    checkpointed = {"strategy": "prefix_tuning", "training": {"gradient_checkpointing": True}, "tune": sizes}
+    with pytest.raises(RefusedError) as error:
+        cells_of(MINIMAL | checkpointed)
+    assert "tune.search" not in str(error.value), "it is the recipe's own"
 
 
 def test_files_that_do_not_serve(tmp_path):

@@ -236,7 +236,11 @@ def ranked(
         entries = [by_candidate.get(id(entry.candidate), entry) for entry in entries]
         alike = [entry for entry in able if entry.standing is None or entry.standing.place in _ALIKE]
         choice = _cheapest([entry for entry in alike if not _has_collapsed(entry, evidence)] or alike)
+        passed_over = [entry.candidate.name for entry in alike if _cost(entry) < _cost(choice)]
         reason = _reason(choice, able, title_of_limit)
+        if passed_over:
+            verb = "is" if len(passed_over) == 1 else "are"
+            reason += f"; {_listed(passed_over)} {verb} passed over: of several seeds one learned nothing"
     else:
         choice, reason = None, _reason_for_nothing(entries, sorted(pool, key=_cost), title_of_limit)
     entries.sort(key=lambda entry: _order(entry, choice, piloted))

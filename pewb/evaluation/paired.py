@@ -46,7 +46,7 @@ class SeedNoise:
     def pooled(cls, predictors: Iterable[np.ndarray]) -> SeedNoise | None:
         """Return the pooled variance, as in a one-way analysis of variance; None if seeds change nothing anywhere.
 
-        Predictors that no seed changes are of another kind, and say nothing of the others.
+        Predictors whose seeds all reach the same are left out: most of them are such that no seed changes them.
 
         Args:
             predictors: the metric of each, (seeds,).

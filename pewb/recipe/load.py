@@ -179,6 +179,7 @@ def _one(content: dict[str, Any]) -> tuple[Any, list[str], list[str]]:
 def _faults_of_search(recipe: Recipe) -> tuple[list[str], list[str]]:
     """Return the faults of the values that `[tune]` would choose from, and why some do not go with the rest of the recipe."""
     faults, refusals = [], []
+    own = _impossible(recipe.strategy, recipe.quantization, recipe.training)
     for key, values in (recipe.tune.search if recipe.tune else {}).items():
         for value in values:
             try:
@@ -187,8 +188,9 @@ def _faults_of_search(recipe: Recipe) -> tuple[list[str], list[str]]:
             except ValidationError as error:
                 faults += [f"tune.search: {explained(fault)}" for fault in error.errors(include_url=False)]
                 continue
-            refusals += [f"tune.search: {text}" for text in _impossible(one.strategy, one.quantization, one.training)]
-    return faults, refusals
+            drawn = _impossible(one.strategy, one.quantization, one.training)
+            refusals += [f"tune.search: {text}" for text in drawn if text not in own]
+    return faults, list(dict.fromkeys(refusals))
 
 
 def _chosen(parsed: list[Cell], only: Sequence[str]) -> list[Cell]:

@@ -100,7 +100,6 @@ class Comparison:
                     if not futures:
                         break
                     ended, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
-                    self.children.remind()
                     for future in ended:
                         del futures[future]
                         error = future.exception()

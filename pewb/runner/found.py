@@ -67,10 +67,14 @@ class Found:
 
     def _stands_here(self, record: Record) -> bool:
         """Return whether a record tells of this device too; that memory ran out says nothing of one with another name."""
-        if record.status != "out_of_memory":
+        if record.status != "out_of_memory" or record.recipe_resolved["device"]["kind"] not in ("auto", self._here[0]):
             return self._is_of_this_kind(record)
-        return record.device is not None and (record.device.kind, record.device.name) == self._children.device()
+        return record.device is not None and (record.device.kind, record.device.name) == self._here
 
     def _is_of_this_kind(self, record: Record) -> bool:
         asked = record.recipe_resolved["device"]["kind"]
-        return asked != "auto" or (record.device is not None and record.device.kind == self._children.device()[0])
+        return asked != "auto" or (record.device is not None and record.device.kind == self._here[0])
+
+    @property
+    def _here(self) -> tuple[str, str]:
+        return self._children.device()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,8 +76,7 @@ class Children:
         self._device: tuple[str, str] | None = None
         self._asking = threading.Lock()
         self.interrupted = False
-        self._told = 0.0
-        """When the processes were last interrupted."""
+        self._reminder: threading.Timer | None = None
 
     def prepare(self) -> None:
         """Let what processes import be imported from now on, once for all of them."""
@@ -93,6 +91,7 @@ class Children:
             self._running.add(process)
             if self.interrupted:
                 process.send_signal(signal.SIGINT)
+                self._remind_later()
         return process
 
     def ended(self, process: Process) -> None:
@@ -131,7 +130,7 @@ class Children:
         """Interrupt every process; at the second time kill them. Return whether it was the first time."""
         with self._lock:
             first, self.interrupted = not self.interrupted, True
-            self._told = time.monotonic()
+            self._remind_later()
             for process in self._running:
                 if first:
                     process.send_signal(signal.SIGINT)
@@ -139,13 +138,20 @@ class Children:
                     process.kill()
         return first
 
-    def remind(self) -> None:
-        """After an interrupt, interrupt now and then what still runs: in a library's callback an interrupt may be lost."""
+    def _remind(self) -> None:
+        """Interrupt again what still runs some time after an interrupt: in a library's callback one may be lost."""
         with self._lock:
-            if self.interrupted and time.monotonic() - self._told > _REMIND_SECONDS:
-                self._told = time.monotonic()
-                for process in self._running:
-                    process.send_signal(signal.SIGINT)
+            self._reminder = None
+            for process in self._running:
+                process.send_signal(signal.SIGINT)
+            if self._running:
+                self._remind_later()
+
+    def _remind_later(self) -> None:
+        if self._reminder is None:
+            self._reminder = threading.Timer(_REMIND_SECONDS, self._remind)
+            self._reminder.daemon = True
+            self._reminder.start()
 
 
 _REMIND_SECONDS = 10

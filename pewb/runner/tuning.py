@@ -34,8 +34,10 @@ def tune(prepared: Prepared, reporter: Reporter, children: Children) -> Tuning |
     recipe = prepared.cell.recipe
     section, default = recipe.tune, recipe.training.learning_rate
     assert section is not None and default is not None
-    kind = children.device()[0] if recipe.device.kind == "auto" else recipe.device.kind
-    apart = "" if kind == "cpu" else f"-{kind}"  # what a GPU chooses is not what a CPU does
+    kind = children.device()[0] if recipe.device.kind == "auto" else "cpu"
+    apart = (
+        "" if kind == "cpu" else f"-{kind}"
+    )  # what a GPU chooses is not what a CPU does; a kind that is given is in the identity
     path = prepared.task.results / "studies" / f"{prepared.study[:16]}{apart}.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

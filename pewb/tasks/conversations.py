@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pewb.errors import InputError
-from pewb.tasks.tables import cell_text, column, filled, is_missing
+from pewb.tasks.tables import column, filled
 
 if TYPE_CHECKING:
     import pandas
@@ -114,7 +114,7 @@ def replies(
     names = {"turn": turn, "speaker": speaker, "identifier": identifier, "parent": parent}
     columns = [column(table, name, key, path) for key, name in names.items()]
     turns = {
-        cell_text(one): (_in_one_line(role), "" if is_missing(text) else str(text), cell_text(above))
+        _name(one): (_in_one_line(role), "" if _is_missing(text) else str(text), _name(above))
         for text, role, one, above in zip(*columns, strict=True)
     }
     rows: Rows = []
@@ -140,5 +140,16 @@ def replies(
     return rows
 
 
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value
+
+
+def _name(value: Any) -> str:
+    """Return a turn's name as text; beside missing ones, whole numbers are read with a decimal point."""
+    if _is_missing(value):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def _in_one_line(value: Any) -> str:
-    return "" if is_missing(value) else " ".join(str(value).split())
+    return "" if _is_missing(value) else " ".join(str(value).split())

@@ -53,18 +53,6 @@ def files_of(folder: Path, pattern: str, key: str) -> list[Path]:
     return files
 
 
-def is_missing(value: Any) -> bool:
-    """Return whether a cell is empty."""
-    return value is None or value != value
-
-
-def cell_text(value: Any) -> str:
-    """Return a cell as text; whole numbers without a decimal point, with which they are read where a column has empty cells."""
-    if is_missing(value):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def read_table(paths: list[Path], format: Format | None, header: bool) -> pandas.DataFrame:
     """Read `paths`, all of one shape, into one table; without a header line its columns are numbered from 0.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pewb.errors import InputError
-from pewb.tasks.tables import cell_text, column, filled
+from pewb.tasks.tables import column, filled
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +45,7 @@ def texts_of(table: pandas.DataFrame, name: str | int, key: str, path: str) -> l
                 f"task.{key}: {path} holds no text in '{place}', but lists or tables (the first in row {nested.argmax() + 1});"
                 " name a field of a table as {column.field}"
             )
-    cells = [[cell_text(value) for value in series] for series in columns.values()]
+    cells = [_as_text(series) for series in columns.values()]
     told = [_filled_in(template, dict(zip(columns, values, strict=True))) for values in zip(*cells, strict=True)]
     if bare := next((number for number, text in enumerate(told, 1) if not text.strip()), None):
         raise InputError(f"task.{key}: {path} has nothing to fill into '{template}' in row {bare}; remove the row")
@@ -64,6 +64,16 @@ def _filled_in(template: str, values: Mapping[str, str]) -> str:
         if not value.strip():
             template = re.sub(rf"\{{{re.escape(place)}\}}\s*", "", template)
     return _PLACE.sub(lambda match: values[match[1]], template)
+
+
+def _as_text(series: pandas.Series) -> pandas.Series:
+    """Return a column as texts, empty where it is; whole numbers beside empty cells are read with a decimal point."""
+    from pandas.api.types import is_float_dtype
+
+    present = series.notna()
+    if is_float_dtype(series.dtype) and not present.all() and (series[present] % 1 == 0).all():
+        series = series.astype("Int64").astype(object)
+    return series.where(present, "").astype(str)
 
 
 def _cells(table: pandas.DataFrame, place: str, key: str, path: str) -> pandas.Series:

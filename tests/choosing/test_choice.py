@@ -249,6 +249,7 @@ def test_a_row_of_which_a_seed_learned_nothing_is_not_chosen_though_it_cant_be_t
     assert entry.value < 0.75
     assert entry.standing.place == "alike", "two seeds so far apart are unlike nothing"
     assert found.choice.candidate.name == "lora", "top_layers would be the cheapest"
+    assert found.ranking.reason.endswith("; top_layers is passed over: of several seeds one learned nothing")
     simulated_as(dict.fromkeys(NEEDS, (30_000, 1, 1)) | {"top_layers": NEEDS["top_layers"]})
     found = chosen_at("8GiB", "16GiB", results=tmp_path / "results", with_shipped=False)
     print_choice(found)

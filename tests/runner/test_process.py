@@ -94,21 +94,14 @@ class _Interrupts(Silent):
 
 
 def test_an_interrupt_that_was_lost_is_sent_again(becomes, monkeypatch):
-    monkeypatch.setattr(process, "_REMIND_SECONDS", -1)
-    children = Children()
+    monkeypatch.setattr(process, "_REMIND_SECONDS", 0.1)
     script = (
-        "def stop(*_): signal.signal(signal.SIGINT, lambda *_: sys.exit(0)); say(event='progress', stage='', done=2, total=2)\n"
+        "def stop(*_): signal.signal(signal.SIGINT, lambda *_: sys.exit(0))\n"
         "signal.signal(signal.SIGINT, stop); say(event='progress', stage='training', done=1, total=2)\n"
         "while True: signal.pause()"
     )
-
-    class Waits(Silent):
-        def progress(self, stage, done, total, detail=""):
-            children.remind()
-            if done == 1:
-                children.interrupt()
-
-    record, _ = becomes(script, Waits(), children)
+    reporter = _Interrupts(impatient=False)
+    record, _ = becomes(script, reporter, reporter.children)
     assert (record.status, record.reason) == ("cancelled", "interrupted")
 
 

@@ -175,9 +175,11 @@ def test_a_search_that_another_pewb_does_is_waited_for(searching, reports, monke
 
 
 def test_what_a_gpu_chooses_is_not_what_a_cpu_does(searching):
-    searching(by_rate(5e-4))
-    _, calls = searching(by_rate(5e-4), device="cuda")
-    assert len(calls) == 4
+    for kind in ("cpu", "cuda"):
+        children = Children()
+        children.device = lambda kind=kind: (kind, "of some name")
+        _, calls = searching(by_rate(5e-4), children, device="auto")
+        assert len(calls) == 4
     assert len(list(Path("results/studies").glob("*.db"))) == 2
 
 

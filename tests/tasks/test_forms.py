@@ -263,9 +263,13 @@ def test_tables_in_a_template_are_no_text(tmp_path):
 
 
 def test_an_empty_cell_does_not_change_how_the_others_numbers_are_written(tmp_path):
-    rows = [{"year": year, "completion": "y"} for year in (1999, None, 2001.5)]
-    texts = read(tmp_path, CausalLm, jsonl(*rows), prompt="in {year} it").train.texts
-    assert [prompt for prompt, _ in texts] == ["in 1999 it", "in it", "in 2001.5 it"]
+    for years, told in (
+        ((1999, None, 2001), ["in 1999 it", "in it", "in 2001 it"]),
+        ((4.0, 3.5), ["in 4.0 it", "in 3.5 it"]),
+    ):
+        rows = [{"year": year, "completion": "y"} for year in years]
+        texts = read(tmp_path, CausalLm, jsonl(*rows), prompt="in {year} it").train.texts
+        assert [prompt for prompt, _ in texts] == told
 
 
 def test_sets_of_classes_in_every_form(tmp_path):
