@@ -40,7 +40,7 @@ format: .venv/.installed-dev
 sums: .venv/.installed-test
 	rm -f results/plots/*.svg
 	$(BIN)/pewb leaderboard --plots results/plots > /dev/null
-	sha256sum results/*.json results/*.predictions.csv $(wildcard results/superseded/*) leaderboard.md > results/SHA256SUMS.new
+	@sha256sum results/*.json results/*.predictions.csv $(wildcard results/superseded/*) leaderboard.md > results/SHA256SUMS.new
 	mv results/SHA256SUMS.new results/SHA256SUMS
 	$(BIN)/python -m tests.test_readme
 

@@ -155,7 +155,8 @@ def _fitting(text: str, rows: list[Row]) -> list[Row]:
 def _row_of(text: str, beside: str, rows: list[Row], results: Path) -> Row:
     found = _fitting(text, rows)
     others = _fitting(beside, rows)
-    for place in (_tested_on, lambda row: row.group_conditions):  # of several those beside which the other row stands
+    # Of several those beside which the other row stands; a reference stands beside every backbone.
+    for place in (_tested_on, lambda row: row.task_conditions, lambda row: row.group_conditions):
         places = {place(row) for row in others}
         found = [row for row in found if place(row) in places] or found
     if not found:

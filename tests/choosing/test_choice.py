@@ -50,7 +50,7 @@ def test_the_cheapest_of_those_that_cant_be_told_apart_is_chosen(simulated_as):
     assert found.choice.candidate.name == "top_layers"
     assert found.choice.setting.micro_batch_size == 32
     assert found.ranking.reason.startswith(
-        "top_layers with micro-batch 32: 0.864 on movie-snippets (with older numerics), "
+        "top_layers with micro-batch 32: 0.852 on movie-snippets, can't be told apart from full's 0.865 (p 0."
     )
 
 
@@ -58,7 +58,7 @@ def test_a_choice_that_is_not_the_best_names_the_best_and_the_p_value(simulated_
     simulated_as(NEEDS | {"top_layers": (2000, 1, 3_697_538)})
     found = chosen_at("8GiB")
     assert found.choice.candidate.name == "lora", "of equal memory the one with the fewest trained parameters"
-    assert "can't be told apart from top_layers's 0.864 (p 0." in found.ranking.reason
+    assert "can't be told apart from full's 0.865 (p 0." in found.ranking.reason
     assert found.ranking.reason.endswith("376.0 MiB of 8.00 GiB")
 
 
@@ -72,7 +72,7 @@ def test_memory_that_every_row_names_is_what_a_plan_and_a_run_take_it_for():
 def test_what_does_not_fit_is_no_rival(simulated_as):
     simulated_as(NEEDS | {"full": (30_000, 100, 22_700_000), "top_layers": (30_000, 100, 3_697_538)})
     found = chosen_at("8GiB")
-    assert kinds(found.ranking, fits="no") == ["top_layers", "full"]
+    assert kinds(found.ranking, fits="no") == ["full", "top_layers"]
     assert found.choice.candidate.name == "lora"
     assert all(entry.standing is None for entry in found.ranking.entries if entry.fits == "no")
     best = next(entry for entry in found.ranking.entries if entry.standing and entry.standing.place == "best")
@@ -154,7 +154,7 @@ def test_json_keys(simulated_as):
     document = json.loads(json.dumps(chosen_at("8GiB").to_json()))
     assert {"ranking", "choice", "reason", "ladder"} <= set(document)
     assert document["ladder"] is None
-    assert document["choice"] == document["ranking"][0]
+    assert document["choice"] in document["ranking"]
     assert {"name", "backbone", "strategy", "quantization", "fits", "setting", "evidence", "against_best"} <= set(
         document["choice"]
     )
@@ -169,9 +169,9 @@ def test_the_written_recipe_is_the_choice(simulated_as, tmp_path):
     assert recipe.training.micro_batch_size == 32
     assert recipe.training.gradient_checkpointing is False
     assert recipe.tune is None, "the search is not done twice:"
-    assert recipe.training.learning_rate == 5e-4
+    assert recipe.training.learning_rate == 6.5e-4
     assert path.read_text().startswith(
-        "# Written by pewb choose. top_layers with micro-batch 32: 0.864 on movie-snippets (with older numerics), "
+        "# Written by pewb choose. top_layers with micro-batch 32: 0.852 on movie-snippets, can't be told apart "
     )
     with pytest.raises(InputError, match="already there"):
         write_recipe(found.choice, "", path)
@@ -198,7 +198,7 @@ def test_rows_that_look_alike_are_told_apart_and_a_point_of_a_grid_has_its_own_e
     found = chosen_at("8GiB", recipe=tmp_path / "other.toml")
     measured = {entry.candidate.name: entry.value for entry in found.ranking.entries}
     assert measured["lora learning rate 0.002"] is None
-    assert measured["lora learning rate 0.001"] == pytest.approx(0.844, abs=1e-3)
+    assert measured["lora learning rate 0.001"] == pytest.approx(0.838, abs=1e-3)
 
 
 def test_evidence_of_another_of_the_recipes_backbones_is_not_mixed_in(simulated_as, tmp_path):
@@ -247,7 +247,7 @@ def test_a_row_of_which_a_seed_learned_nothing_is_not_chosen_though_it_cant_be_t
     found = chosen_at("8GiB", results=tmp_path / "results", with_shipped=False)
     entry = next(one for one in found.ranking.entries if one.candidate.name == "top_layers")
     assert entry.value < 0.75
-    assert entry.standing.place == "alike", "two seeds so far apart are unlike nothing"
+    assert entry.standing.place == "alike", "seeds so far apart are unlike nothing"
     assert found.choice.candidate.name == "lora", "top_layers would be the cheapest"
     assert found.ranking.reason.endswith("; top_layers is passed over: of several seeds one learned nothing")
     simulated_as(dict.fromkeys(NEEDS, (30_000, 1, 1)) | {"top_layers": NEEDS["top_layers"]})

@@ -66,6 +66,9 @@ def test_of_tables_of_several_sizes_the_one_with_both_rows_is_meant(results, tmp
         results("lora", 180 - size // 100, facts={"train_examples": size})
     results("full", 150, facts={"train_examples": 200})
     assert compare("lora", "full", tmp_path).one.train_examples == 200
+    for size in (200, 1000):
+        results("mean", 100, facts={"train_examples": size}, is_reference=True, backbone="")
+    assert compare("mean", "full", tmp_path).one.train_examples == 200
     results("full", 150, facts={"train_examples": 1000})
     with pytest.raises(InputError, match=r"(?s)'lora' fits 2 rows.*200 training examples.*1,000 training examples"):
         compare("lora", "full", tmp_path)
