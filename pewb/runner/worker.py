@@ -29,9 +29,28 @@ class Events:
     def __init__(self, stream: Any) -> None:
         """Write to the text `stream`."""
         self._stream = stream
+        self._is_interrupted = self._is_settled = False
+
+    def interrupt(self, *_: Any) -> None:
+        """Handle SIGINT: the job ends at its next event, for what is raised inside a finaliser is lost; at the second time at once."""
+        if self._is_settled:
+            return
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+        self._is_interrupted = True
+
+    def settle(self) -> None:
+        """Let nothing be interrupted from now on: what was measured is being written."""
+        self._is_settled = True
 
     def send(self, event: str, **content: Any) -> None:
-        """Write one event."""
+        """Write one event.
+
+        Raises:
+            KeyboardInterrupt: the job is to end.
+        """
+        if self._is_interrupted and not self._is_settled:
+            raise KeyboardInterrupt
         self._stream.write(json.dumps({"event": event, **content}) + "\n")
         self._stream.flush()
 
@@ -49,8 +68,8 @@ class Events:
 
 def main(job_file: str) -> int:
     """Do the job in `job_file`, with events on standard output and everything else on standard error."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without it
     events = Events(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    signal.signal(signal.SIGINT, events.interrupt)
     os.dup2(2, 1)
     job: AnyJob = TypeAdapter(AnyJob).validate_json(Path(job_file).read_text(encoding="utf-8"))
     return do(job, events)
@@ -65,10 +84,10 @@ def do(job: TrainingJob | ReferenceJob, events: Events) -> int:
     try:
         _work(job, events, measured)
     except InputError as error:
+        events.settle()
         events.send("input_error", kind=type(error).__name__, text=str(error))
         return 2
     except (KeyboardInterrupt, BrokenPipeError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         status, reason = "cancelled", "interrupted"
     except Exception as error:  # a run that fails becomes a record that says so
         from pewb.measurement.memory import is_out_of_memory
@@ -76,11 +95,11 @@ def do(job: TrainingJob | ReferenceJob, events: Events) -> int:
         status = "out_of_memory" if is_out_of_memory(error) else "failed"
         reason = f"{type(error).__name__}: {error}" if not type(error).__module__.startswith("pewb.") else str(error)
         measured["traceback"] = traceback.format_exc()
+    events.settle()
     if isinstance(job, TrainingJob) and job.is_trial:
         if status != "cancelled":
             events.send("answer", value=measured.get("validation"), reason=reason)
         return 0
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was measured is not lost while it is written
     fields = _finished(job, measured)
     record: Record = job.record(status, reason=reason, **fields)
     write_record(record, job.results)

@@ -1,5 +1,8 @@
 """What becomes of a run inside its process: success, failure, no memory, and input that does not serve."""
 
+import signal
+from io import StringIO
+
 import pytest
 import torch
 from datasets import Dataset
@@ -11,6 +14,7 @@ from pewb.prediction import predict
 from pewb.recipe import DeviceSection
 from pewb.record import Record
 from pewb.reporting import Silent
+from pewb.runner.worker import Events
 
 
 def left_nothing_but_a_log(results) -> bool:
@@ -34,6 +38,26 @@ def test_a_model_that_broke_at_the_last_step_is_no_success(do_job):
     assert done.record["status"] == "failed"
     assert "not numbers" in done.record["reason"]
     assert done.record["predictions"] is None
+
+
+def test_an_interrupt_ends_a_job_at_its_next_event_and_never_while_its_record_is_written():
+    """Raised wherever it comes, it would be lost in a finaliser."""
+    events = Events(StringIO())
+    events.send("before")
+    events.interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        events.send("after")
+    with pytest.raises(KeyboardInterrupt):
+        events.interrupt()
+    events.settle()
+    events.interrupt()
+    events.send("written")
+
+
+def test_a_job_leaves_the_handling_of_interrupts_to_its_process(do_job):
+    before = signal.getsignal(signal.SIGINT)
+    do_job()
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_too_little_memory_is_an_out_of_memory_record(do_job):
