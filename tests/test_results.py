@@ -50,6 +50,11 @@ def drawn_today() -> list[Path]:
     return [ROOT / "results" / f"{chance.choice(row.counted)}.json" for row in chosen]
 
 
+def test_the_first_run_of_the_readme_is_answered_by_a_record():
+    given = [record.recipe_given for record in map(read_record, RECORDS) if record.numerics_version == NUMERICS_VERSION]
+    assert any(one.get("file") == "lora_sst2.toml" and not one.get("set") for one in given)
+
+
 def test_the_evidence_is_found_and_complete():
     assert evidence_folder() == ROOT / "results"
     assert RECORDS

@@ -77,9 +77,9 @@ class Row(BaseModel):
     num_trials: int | None
     """Of the search that chose the hyper-parameters; none where they are the recipe's."""
     memory: Memory
+    """The largest of any seed."""
     memory_predicted: Memory = Memory()
     """What the plan said before the runs; empty for records from before there were plans."""
-    """The largest of any seed."""
     time: Time
     """The mean over seeds."""
     shipped_bytes: int | None

@@ -34,10 +34,9 @@ def tune(prepared: Prepared, reporter: Reporter, children: Children) -> Tuning |
     recipe = prepared.cell.recipe
     section, default = recipe.tune, recipe.training.learning_rate
     assert section is not None and default is not None
+    # What a GPU chooses is not what a CPU does; a kind that the recipe names is in the study's identity already.
     kind = children.device()[0] if recipe.device.kind == "auto" else "cpu"
-    apart = (
-        "" if kind == "cpu" else f"-{kind}"
-    )  # what a GPU chooses is not what a CPU does; a kind that is given is in the identity
+    apart = "" if kind == "cpu" else f"-{kind}"
     path = prepared.task.results / "studies" / f"{prepared.study[:16]}{apart}.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
