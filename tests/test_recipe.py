@@ -90,6 +90,18 @@ def test_all_faults_are_told_at_once():
             "gradient_checkpointing",
         ),
         ({"training": {"batch_size": 8, "micro_batch_size": 16}}, "micro_batch_size: 16 is more than batch_size = 8"),
+        ({"task": {"kind": "text_regression"}, "training": {"class_weights": "balanced"}}, "has no classes"),
+        ({"task": "tweets-rating", "training": {"label_smoothing": 0.1}}, "no one class to smooth"),
+        (
+            {"task": {"kind": "text_classification", "multi_label": True}, "training": {"label_smoothing": 0.1}},
+            "no one class to smooth",
+        ),
+        (
+            {"task": "tweets-rating", "tune": {"trials": 12, "search": {"training.label_smoothing": [0.0, 0.1]}}},
+            "tune.search: training.label_smoothing: .* no one class",
+        ),
+        ({"training": {"packing": True}}, "only texts that are continued"),
+        ({"task": {"kind": "multiple_choice"}, "training": {"packing": True}}, "only texts that are continued"),
     ],
 )
 def test_combinations_that_can_not_be_are_refused_with_the_reason(change, message):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pewb.errors import InputError
 from pewb.heads.causal_lm import NextTokens
 from pewb.heads.chat import ChatTokens
 from pewb.heads.choices import LikeliestChoice
@@ -39,20 +38,10 @@ def head_of(
     """Return the head of a task with the classes `labels`, trained as `training` says, on `examples` (None: in a plan).
 
     Raises:
-        InputError: `training` asks for what the task has not.
+        InputError: `training` weighs classes that the task has not.
     """
     training = training or Training()
     kind = HEADS[task.form]
-    if training.label_smoothing and not kind.smooths:
-        raise InputError(
-            f"training.label_smoothing: a task of kind '{task.kind}' has no one class to smooth; leave it out"
-        )
-    if training.packing and not kind.packs:
-        raise InputError(
-            "training.packing: only texts that are continued (task kind causal_lm) are packed; leave it out"
-        )
-    if training.class_weights is not None and not kind.weighs_classes:
-        raise InputError(f"training.class_weights: a task of kind '{task.kind}' has no classes; leave it out")
     weights: tuple[float, ...] = ()
     if training.class_weights is not None:
         weights = weights_of(training.class_weights, labels, examples, are_sets=kind is MultiLabel)

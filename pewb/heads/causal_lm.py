@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -16,8 +16,6 @@ from pewb.tasks import Split
 
 class NextTokens(Tokens):
     """The loss of a causal language model."""
-
-    packs: ClassVar[bool] = True
 
     def targets(self, num_positions: int, labels: torch.Tensor) -> torch.Tensor:
         """Return the labels moved one position on; virtual tokens stand before the text."""

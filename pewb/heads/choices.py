@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -27,8 +27,6 @@ class LikeliestChoice(NextTokens):
 
     No end token follows a choice: what is compared are the likelihoods of its bytes.
     """
-
-    packs: ClassVar[bool] = False
 
     def encode_training(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
         """Tokenise the right choice of each example as a continuation of its prompt."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -21,8 +21,6 @@ from pewb.tasks import Split
 
 class Classes(Head):
     """The cross-entropy of each example's class."""
-
-    weighs_classes: ClassVar[bool] = True
 
     def encode(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
         """Tokenise the texts; an example weighs 1, or what its class does."""

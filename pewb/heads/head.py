@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -52,13 +52,6 @@ class Head(ABC):
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
     """What an example of each class counts in the loss; empty: all the same."""
-
-    smooths: ClassVar[bool] = True
-    """Whether labels can be smoothed."""
-    weighs_classes: ClassVar[bool] = False
-    """Whether classes can count more or less."""
-    packs: ClassVar[bool] = False
-    """Whether several examples may share a row."""
 
     @abstractmethod
     def encode(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:

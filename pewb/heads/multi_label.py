@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -27,9 +27,6 @@ class MultiLabel(Head):
 
     A class's weight is that of its positive examples.
     """
-
-    smooths: ClassVar[bool] = False
-    weighs_classes: ClassVar[bool] = True
 
     def encode(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
         """Tokenise the texts."""

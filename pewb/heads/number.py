@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -24,8 +24,6 @@ class Number(Head):
 
     scale: tuple[float, float] = (0.0, 1.0)
     """Mean and deviation of the training numbers: what the model gives, times the deviation, plus the mean, is the answer."""
-
-    smooths: ClassVar[bool] = False
 
     def encode(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
         """Tokenise the texts, and scale the numbers."""

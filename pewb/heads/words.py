@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -30,8 +30,6 @@ class WordClasses(Head):
     A sentence that is too long becomes several rows; no word of it is lost. A row weighs as much as it has words, or as
     their classes do.
     """
-
-    weighs_classes: ClassVar[bool] = True
 
     def encode(self, tokenizer: Any, split: Split, max_tokens: int, cache: Path | None = None) -> Encoded:
         """Tokenise the sentences, and put each word's class where its first token is.

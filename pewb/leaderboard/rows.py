@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from pewb.leaderboard.pooling import largest_memory, mean_metric, mean_time, pooled_metrics
-from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Peak, Record, Status, Time
+from pewb.record import NUMERICS_VERSION, Memory, Metric, Parameters, Peak, Record, Status, Time, identity_of
 from pewb.tasks import greater_is_better, needs_new_head
 
 _NOT_COMPARED = {
@@ -186,9 +186,10 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
     """Return one row per backbone, task, test set, kind of device, strategy, settings and recipe, over its seeds.
 
     A run that ended before its test set, its device or its precision was known (it was refused, or failed early) joins
-    the one place and row that agree with what is known of it; where there are several, or none, it stands alone.
+    the one place and row that agree with what is known of it; where there are several, or none, it stands alone. What a
+    search that failed left is passed over once the same search has ended well.
     """
-    ordered = sorted(records, key=lambda record: record.run)
+    ordered = sorted(_without_failed_searches(list(records)), key=lambda record: record.run)
     places = _completed([_place(record) for record in ordered], ordered)
     conditions = [_conditions(record, place) for record, place in zip(ordered, places, strict=True)]
     members: dict[_Conditions, list[Record]] = defaultdict(list)
@@ -197,6 +198,18 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
     newest = max([NUMERICS_VERSION, *(record.numerics_version for record in ordered)])
     distinctions = _distinctions(members)
     return [_row(key, runs, newest, distinctions.get(key, "")) for key, runs in members.items()]
+
+
+def _without_failed_searches(records: list[Record]) -> list[Record]:
+    ended_well = {record.tuning.study: record.tuning.seed for record in records if record.tuning}
+
+    def ends_well(record: Record) -> bool:
+        if record.tuning or record.status == "success" or not record.recipe_resolved.get("tune"):
+            return False
+        searched = (record.recipe_resolved | {"seeds": [seed]} for seed in set(ended_well.values()))
+        return any(identity_of(recipe, record.assets) in ended_well for recipe in searched)
+
+    return [record for record in records if not ends_well(record)]
 
 
 def untouched_row(rows: Sequence[Row]) -> Row | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from pewb.assets import tasks as catalogue_tasks
 from pewb.errors import InputError, RefusedError, nearest
 from pewb.recipe.faults import explained
 from pewb.recipe.layers import cells, with_values
@@ -17,6 +18,7 @@ from pewb.recipe.sections import AnyStrategy, Quantization, Recipe, Training, ki
 from pewb.record import read_record
 from pewb.strategies import Strategy, strategies
 from pewb.strategies.strategy import QUANTIZATIONS
+from pewb.tasks import decode_task
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,7 @@ def _one(content: dict[str, Any]) -> tuple[Any, list[str], list[str]]:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         return None, [explained(fault) for fault in error.errors(include_url=False)], refusals
-    if recipe.training.packing and not (isinstance(recipe.task, list) or recipe.task.kind == "causal_lm"):
-        refusals.append(
-            "training.packing: only texts that are continued (task kind causal_lm) are packed; leave it out"
-        )
+    refusals += _not_of_the_task(recipe)
     if recipe.training.learning_rate is None:
         rate = recipe.strategy.default_learning_rate
         training = recipe.training.model_copy(update={"learning_rate": rate})
@@ -179,7 +178,7 @@ def _one(content: dict[str, Any]) -> tuple[Any, list[str], list[str]]:
 def _faults_of_search(recipe: Recipe) -> tuple[list[str], list[str]]:
     """Return the faults of the values that `[tune]` would choose from, and why some do not go with the rest of the recipe."""
     faults, refusals = [], []
-    own = _impossible(recipe.strategy, recipe.quantization, recipe.training)
+    own = _impossible(recipe.strategy, recipe.quantization, recipe.training) + _not_of_the_task(recipe)
     for key, values in (recipe.tune.search if recipe.tune else {}).items():
         for value in values:
             try:
@@ -188,7 +187,7 @@ def _faults_of_search(recipe: Recipe) -> tuple[list[str], list[str]]:
             except ValidationError as error:
                 faults += [f"tune.search: {explained(fault)}" for fault in error.errors(include_url=False)]
                 continue
-            drawn = _impossible(one.strategy, one.quantization, one.training)
+            drawn = _impossible(one.strategy, one.quantization, one.training) + _not_of_the_task(one)
             refusals += [f"tune.search: {text}" for text in drawn if text not in own]
     return faults, list(dict.fromkeys(refusals))
 
@@ -207,6 +206,31 @@ def _valid(kind: Any, value: Any) -> Any:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError:
         return None
+
+
+def _not_of_the_task(recipe: Recipe) -> list[str]:
+    """Return which options of the training mean nothing for the recipe's task, or for one of those that it names."""
+    training = recipe.training
+    asked = [name for name in _WHY_NOT if getattr(training, name)]
+    if not asked:
+        return []
+    named = recipe.task if isinstance(recipe.task, list) else []
+    known = [decode_task(catalogue_tasks()[name].spec) for name in named if name in catalogue_tasks()]
+    tasks = known if isinstance(recipe.task, list) else [recipe.task]
+    reasons = [
+        f"training.{name}: {_WHY_NOT[name].format(kind=task.kind)}; leave it out"
+        for name in asked
+        for task in tasks
+        if name not in task.training_options
+    ]
+    return list(dict.fromkeys(reasons))
+
+
+_WHY_NOT = {
+    "label_smoothing": "a task of kind '{kind}' has no one class to smooth",
+    "class_weights": "a task of kind '{kind}' has no classes",
+    "packing": "only texts that are continued (task kind causal_lm) are packed",
+}
 
 
 def _impossible(strategy: Strategy | None, quantization: Quantization | None, training: Training | None) -> list[str]:

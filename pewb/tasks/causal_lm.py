@@ -67,6 +67,11 @@ class CausalLm(Completions):
         return "chat" if self.is_chat else "causal_lm"
 
     @property
+    def training_options(self) -> tuple[str, ...]:
+        """Texts that are continued may share a row."""
+        return ("label_smoothing", "packing")
+
+    @property
     def is_chat(self) -> bool:
         """Whether its examples are messages with roles."""
         return self.messages is not None or self.parent is not None

@@ -37,6 +37,11 @@ class Completions(TaskFamily):
     kept_keys: ClassVar[tuple[str, ...]] = ("answer",)
 
     @property
+    def training_options(self) -> tuple[str, ...]:
+        """The tokens may be smoothed."""
+        return ("label_smoothing",)
+
+    @property
     def main_metric(self) -> str:
         """The loss."""
         return "loss"

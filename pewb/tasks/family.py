@@ -84,6 +84,11 @@ class TaskFamily(BaseModel):
         return self.kind
 
     @property
+    def training_options(self) -> tuple[str, ...]:
+        """Which of `label_smoothing`, `class_weights` and `packing` a training of such a task may have."""
+        return ()
+
+    @property
     def main_metric(self) -> str:
         """The metric that is validated on and ranked by."""
         raise NotImplementedError

@@ -59,6 +59,11 @@ class MultipleChoice(TaskFamily):
         return self
 
     @property
+    def training_options(self) -> tuple[str, ...]:
+        """The right choice's tokens may be smoothed."""
+        return ("label_smoothing",)
+
+    @property
     def main_metric(self) -> str:
         """Accuracy by the likelihood per byte."""
         return "accuracy_normalised"

@@ -102,6 +102,11 @@ class TextClassification(TaskFamily):
         return "multi_label" if self.has_sets else "text_classification"
 
     @property
+    def training_options(self) -> tuple[str, ...]:
+        """Classes may weigh more or less; and where a text has one, it may be smoothed."""
+        return ("class_weights",) if self.has_sets else ("class_weights", "label_smoothing")
+
+    @property
     def main_metric(self) -> str:
         """Accuracy; of sets of classes F1 over all of them (micro)."""
         return self.metric or ("f1_micro" if self.has_sets else "accuracy")
@@ -162,6 +167,10 @@ class TextClassification(TaskFamily):
                 " classification needs at least two classes: give more examples, or raise limit.train if it is set"
             )
         warnings = shared_texts(parts["train"], parts["test"]) + missing_classes(parts, names, used)
+        if self.multi_label and max(map(sum, parts["train"].labels)) < 2:
+            warnings.append(
+                f"no training example has several classes; if '{max(names, key=len)}' is more than one, set task.separator"
+            )
         return Classified(names, **parts, warnings=warnings)
 
     def _number(self, label: Any, index: Mapping[str, int]) -> int | list[int]:

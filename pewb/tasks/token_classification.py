@@ -55,6 +55,11 @@ class TokenClassification(TaskFamily):
         return self
 
     @property
+    def training_options(self) -> tuple[str, ...]:
+        """The classes are those of words."""
+        return ("class_weights", "label_smoothing")
+
+    @property
     def main_metric(self) -> str:
         """F1 over entities (over words, if the tags have no B- and I-)."""
         return "f1"

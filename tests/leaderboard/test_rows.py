@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pewb.leaderboard import rows_of
-from pewb.record import NUMERICS_VERSION, Memory, Peak, Time
+from pewb.record import NUMERICS_VERSION, Memory, Peak, Time, Tuning
 
 
 def test_one_run_is_one_row_with_what_it_measured(make_record):
@@ -199,6 +199,17 @@ def test_a_later_failure_does_not_erase_a_success(make_record):
     failed = make_record(status="out_of_memory", metrics={}, finished_at="2025-01-02T00:00:00Z")
     [row] = rows_of([good, failed])
     assert (row.status, row.metrics["accuracy"].value, len(row.runs)) == ("success", 0.8, 2)
+
+
+def test_a_search_that_failed_is_no_row_once_it_has_ended_well(make_record):
+    searched = {"training": {"learning_rate": 1e-3}, "tune": {"trials": 4}}
+    other = {"training": {"learning_rate": 2e-3}, "tune": {"trials": 4}}
+    failed = [make_record(seed=seed, status="failed", settings="no lr", recipe=searched) for seed in (0, 1)]
+    tuning = Tuning(study=failed[0].identity, seed=0, trials=[], chosen={}, notices=[])
+    success = make_record(recipe=searched, tuning=tuning)
+    unlike = make_record(status="failed", settings="no lr", recipe=other)
+    assert len(rows_of(failed)) == 1
+    assert {run for row in rows_of([*failed, success, unlike]) for run in row.runs} == {success.run, unlike.run}
 
 
 def test_other_ways_to_divide_the_same_file_are_other_rows(make_record):

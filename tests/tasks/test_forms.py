@@ -285,6 +285,9 @@ def test_sets_of_classes_in_every_form(tmp_path):
         assert examples.labels == ["x", "y"]
         assert examples.train.labels == [[1, 1], [0, 0], [0, 1]]
         assert examples.facts()["majority_share"] == pytest.approx(2 / 3)
+        assert "several classes" not in str(examples.warnings)
+    mistaken = read(tmp_path, TextClassification, cells, "csv", multi_label=True)
+    assert any("if 'x; y' is more than one, set task.separator" in told for told in mistaken.warnings)
     with pytest.raises(InputError, match="the value '2' in a column of a class"):
         read(tmp_path, TextClassification, columns.replace("c,0", "c,2"), "csv", label=["x", "y"])
 
