@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pewb.choosing.choice import Budgets, Candidate, Chosen, Entry, Ranking, names_of, ranked
+from pewb.choosing.answer import Budgets, Candidate, Chosen, Entry, Ranking
+from pewb.choosing.choice import ranked
 from pewb.choosing.evidence import read_evidence
+from pewb.choosing.names import names_of
 from pewb.choosing.needs import needs_of
 from pewb.choosing.targets import LADDER, targets_of
 from pewb.errors import InputError, RefusedError

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pewb.choosing.choice import Entry, Pilot, Ranking
+from pewb.choosing.answer import Entry, Pilot, Ranking
 from pewb.choosing.written import chosen_recipe
 from pewb.errors import PewbError
 from pewb.recipe import Cell, LoadedRecipe, Recipe, Tune

@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from pewb.choosing.choice import Entry
+from pewb.choosing.answer import Entry
 from pewb.errors import InputError
 from pewb.recipe import Recipe, with_chosen
 

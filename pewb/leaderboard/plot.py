@@ -79,7 +79,7 @@ def _table(altair: Any, group: Group) -> Any:
         for key, title in (("memory", "peak memory in training, MiB"), ("seconds", "training, seconds"))
         if any(point[key] for point in points)
     ]
-    page = altair.hconcat(*panels, spacing=14).resolve_scale(y="shared")
+    page = altair.hconcat(*panels, spacing=24).resolve_scale(y="shared")
     return page.properties(title=_title(altair, group.title))
 
 
@@ -126,7 +126,10 @@ def _values(altair: Any, points: list[dict[str, Any]], title: str) -> Any:
     )
     base = altair.Chart(altair.Data(values=points)).properties(width=_WIDTHS["value"], height=altair.Step(_ROW_HEIGHT))
     rule = base.mark_rule(strokeWidth=1.5).encode(
-        x=altair.X("low:Q", scale=scale, title=title), x2="high:Q", y=y, color=color
+        x=altair.X("low:Q", scale=scale, title=title, axis=altair.Axis(labelFlush=False, tickCount=6)),
+        x2="high:Q",
+        y=y,
+        color=color,
     )
     return rule + base.mark_point(filled=True, size=45, opacity=1).encode(
         x=altair.X("value:Q", scale=scale), y=y, color=color
@@ -138,7 +141,7 @@ def _costs(altair: Any, points: list[dict[str, Any]], key: str, title: str) -> A
     known = [point for point in points if point[key]]
     chart = altair.Chart(altair.Data(values=known)).properties(width=_WIDTHS[key], height=altair.Step(_ROW_HEIGHT))
     return chart.mark_bar(height=9, color="#9bb3c9").encode(
-        x=altair.X(f"{key}:Q", title=title),
+        x=altair.X(f"{key}:Q", title=title, axis=altair.Axis(labelFlush=False, tickCount=3)),
         y=altair.Y("name:N", scale=altair.Scale(domain=[point["name"] for point in points]), title=None, axis=None),
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 import pewb
 from pewb.choosing import LADDER, Budgets, choose, targets_of
-from pewb.choosing.choice import names_of
+from pewb.choosing.names import names_of
 from pewb.choosing.written import write_recipe
 from pewb.errors import InputError
 from pewb.recipe import DeviceSection, load_recipe
