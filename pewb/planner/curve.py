@@ -25,7 +25,7 @@ from pewb.record import Parameters
 
 logger = logging.getLogger(__name__)
 
-PLANNER_VERSION = 8
+PLANNER_VERSION = 9
 """Raised when a change alters what is simulated, so that what was kept before is not read."""
 
 _NO_MATTER = {

@@ -147,6 +147,10 @@ class Simulation:
             doubts.append("int8: columns with outliers, which are multiplied apart in 16 bits, are not simulated")
         if self.precision.startswith("bf16") and not self._target.has_bf16:
             doubts.append(f"{self.precision}: the device does not compute in bf16; other kernels may be taken")
+        if self._question.training.packing:
+            doubts.append("packing: planned as if each example had a row of its own")
+        if self._question.training.compile:
+            doubts.append("compile: the layers are planned as they are, not compiled")
         if self._device.numbers.is_drawn:
             doubts.append("the initialisation asks for the weights' numbers; the simulation gave it drawn ones")
         if self._untrained:

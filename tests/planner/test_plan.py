@@ -295,6 +295,11 @@ def test_bf16_on_a_gpu_that_has_none_is_doubted(tmp_path, folder):
     assert (one.estimate.confidence, one.estimate.facts.precision) == ("low", "bf16")
 
 
+def test_what_is_not_simulated_of_a_training_is_doubted(tmp_path, folder):
+    [one] = planned(recipe(tmp_path, folder), "training.packing=true", "training.compile=true")
+    assert [doubt.partition(":")[0] for doubt in one.estimate.facts.doubts] == ["packing", "compile"]
+
+
 def test_the_random_state_is_left_alone(tmp_path, folder):
     torch.manual_seed(7)
     expected = torch.rand(3)
