@@ -92,6 +92,18 @@ def test_the_findings_quote_the_leaderboard(path):
     assert [value for value in values if value not in page] == []
 
 
+def test_plans_are_as_far_off_as_is_said():
+    rows = rows_of(map(read_record, RECORDS))
+    rows = [row for row in rows if row.kind == "strategy" and row.main and not row.older_numerics]
+    off = [100 * (row.planned_memory_bytes / row.peak_memory_bytes - 1) for row in rows]
+    said = (
+        f"Of {len(off)} rows of numerics {NUMERICS_VERSION}",
+        f"the plan is {min(off):+.1f} % to {max(off):+.1f} % off, and of {sum(abs(one) <= 0.5 for one in off)} at most 0.5 %",
+    )
+    text = " ".join((ROOT / "results" / "README.md").read_text(encoding="utf-8").split()).replace("−", "-")
+    assert [part for part in said if part not in text] == []
+
+
 def test_the_pictures_are_what_the_records_give(tmp_path):
     """What they show, by the labels of their marks; letters have other widths elsewhere."""
     for path in RECORDS:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from itertools import chain
 from itertools import count as count_from
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ _WIDTHS = {"value": 300, "memory": 110, "seconds": 110}
 """Pixels of each panel."""
 _LONGEST_NAME = 420
 """Pixels of a row's name; longer ones are cut."""
+_ROOM = 0.25
+"""How far beyond the strategies' intervals, in parts of their span, the axis goes for what else stands in a table."""
 _SPREAD = 1.25
 """By what the places of the first and the last method differ, on a logarithmic axis."""
 
@@ -109,7 +111,20 @@ def points_of(group: Group) -> list[dict[str, Any]]:
             }
             | _interval(row)
         )
+    rows = [row for row in group.rows if row.main is not None]
+    low, high = _range_of([point for point, row in zip(points, rows, strict=True) if row.kind == "strategy"])
+    for point in points:
+        point["beyond"] = "below" if point["value"] < low else "above" if point["value"] > high else ""
     return points
+
+
+def _range_of(points: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Return between which values the axis of the metric shows points; what lies beyond is written at its edge."""
+    if not points:
+        return -inf, inf
+    low, high = min(point["low"] for point in points), max(point["high"] for point in points)
+    room = _ROOM * (high - low)
+    return low - room, high + room
 
 
 def _values(altair: Any, points: list[dict[str, Any]], title: str) -> Any:
@@ -124,16 +139,29 @@ def _values(altair: Any, points: list[dict[str, Any]], title: str) -> Any:
         scale=altair.Scale(domain=list(colors), range=list(colors.values())),
         legend=altair.Legend(orient="bottom", direction="horizontal", labelLimit=300),
     )
-    base = altair.Chart(altair.Data(values=points)).properties(width=_WIDTHS["value"], height=altair.Step(_ROW_HEIGHT))
+    inside = [point for point in points if not point["beyond"]]
+    base = altair.Chart(altair.Data(values=inside)).properties(width=_WIDTHS["value"], height=altair.Step(_ROW_HEIGHT))
     rule = base.mark_rule(strokeWidth=1.5).encode(
         x=altair.X("low:Q", scale=scale, title=title, axis=altair.Axis(labelFlush=False, tickCount=6)),
         x2="high:Q",
         y=y,
         color=color,
     )
-    return rule + base.mark_point(filled=True, size=45, opacity=1).encode(
-        x=altair.X("value:Q", scale=scale), y=y, color=color
-    )
+    dots = base.mark_point(filled=True, size=45, opacity=1).encode(x=altair.X("value:Q", scale=scale), y=y, color=color)
+    return altair.layer(rule, dots, *_at_the_edges(altair, points, y, color))
+
+
+def _at_the_edges(altair: Any, points: list[dict[str, Any]], y: Any, color: Any) -> list[Any]:
+    """Return the values of points beyond the axis, written on the side where they lie."""
+    layers = []
+    for side, form, edge, align, shift in (
+        ("below", "◂ {:.3f}", 0, "left", 4),
+        ("above", "{:.3f} ▸", _WIDTHS["value"], "right", -4),
+    ):
+        if beyond := [point | {"told": form.format(point["value"])} for point in points if point["beyond"] == side]:
+            text = altair.Chart(altair.Data(values=beyond)).mark_text(align=align, dx=shift, font="sans-serif")
+            layers.append(text.encode(x=altair.value(edge), y=y, text="told:N", color=color))
+    return layers
 
 
 def _costs(altair: Any, points: list[dict[str, Any]], key: str, title: str) -> Any:

@@ -60,6 +60,18 @@ def test_points_say_what_the_table_says(board):
     assert told == ["best, or not told apart from it", *["not tested"] * 4], "there are no predictions here"
 
 
+def test_what_is_far_from_every_strategy_is_written_at_the_edge(make_record, tmp_path):
+    """On one axis with them the strategies' differences would not be seen."""
+    board = Leaderboard(
+        [make_record(accuracy=0.9, baseline=0.5), make_record(strategy="full", accuracy=0.88, baseline=0.5)]
+    )
+    [path] = board.plot(tmp_path)
+    page = path.read_text(encoding="utf-8")
+    assert re.findall(r'aria-label="value: ([\d.]+); name: ([^;]+);', page) == [("0.9", "lora"), ("0.88", "full")]
+    assert "◂ 0.500" in page
+    assert [point["beyond"] for point in points_of(board.groups[0])] == ["", "", "below"]
+
+
 def test_tables_with_the_same_name_are_two_pictures(make_record, tmp_path):
     board = Leaderboard([make_record(), make_record(test_digest="f" * 64)])
     assert [path.name for path in board.plot(tmp_path)] == ["minilm-l6-movies-cpu.svg", "minilm-l6-movies-cpu-2.svg"]
