@@ -4,10 +4,15 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread only waits
 
+import signal  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background ignores it, and so would what tests interrupt
 
 SENTENCES = [
     ("a good film", "positive"),
