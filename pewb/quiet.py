@@ -11,9 +11,14 @@ def quieten_libraries() -> None:
     import datasets
     import transformers
 
+    quieten_remarks()
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+def quieten_remarks() -> None:
+    """Keep them from remarks for which no library has to be imported yet, such as those of an import itself."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     warnings.filterwarnings("ignore", category=UserWarning, module="peft")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,6 +1,7 @@
 """The command line: what is printed where, exit statuses, and one clear message for everything that goes wrong."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,8 +258,6 @@ def test_help_teaches_an_example(pewb):
 
 
 def test_commands_that_do_not_train_do_not_import_torch():
-    import subprocess
-
     script = (
         "import sys; from pewb import cli; sys.argv = ['pewb', 'check', sys.argv[1]]\n"
         "try: cli.main()\nexcept SystemExit: pass\n"
@@ -362,3 +361,10 @@ def test_evidence_goes_out_and_comes_in(pewb):
     bad = pewb("evidence", "import", "bad.json")
     assert (bad.status, bad.out) == (2, "")
     assert "not of PEFT's result schema" in bad.err
+
+
+def test_libraries_make_no_remarks_when_they_are_imported():
+    """As PEFT's imports bitsandbytes, which looks for kernels that it does without."""
+    command = [sys.executable, "-m", "pewb", "check", ROOT / "recipes" / "peft_sst2.toml"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -14,6 +14,7 @@ from pewb.cli.evidence import evidence_app
 from pewb.cli.planning import choose, plan
 from pewb.cli.runs import check, run
 from pewb.errors import InputError, PewbError
+from pewb.quiet import quieten_remarks
 from pewb.screen import err
 
 __all__ = ["app", "main"]
@@ -44,6 +45,7 @@ app.add_typer(evidence_app, name="evidence")
 
 def main() -> None:
     """Run the command line; errors that the user can mend become one message and exit status 2."""
+    quieten_remarks()
     try:
         app(standalone_mode=True)
     except InputError as error:
