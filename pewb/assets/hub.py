@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pewb.assets import hub_api
@@ -17,7 +18,7 @@ from pewb.assets.download import download
 from pewb.assets.hub_api import NoRepositoryError, RemoteFile, Repository, ask, authorization, endpoint, no_repository
 from pewb.assets.missing import MissingError, one_line
 from pewb.assets.pins import Pin, read_pin, write_pin
-from pewb.assets.selection import is_safe, matching, needed_files
+from pewb.assets.selection import backbone_files, is_safe, matching, needed_files
 from pewb.errors import InputError
 from pewb.reporting import Reporter, Silent
 
@@ -31,12 +32,13 @@ _log = logging.getLogger(__name__)
 
 
 def _pin_key(source: HubSource, kind: str) -> str:
-    patterns = f":{','.join(source.files)}" if source.files else ""
+    patterns = f":{','.join(source.files)}" if source.files else ":without weights" if source.without_weights else ""
     return f"{_REPOSITORY_TYPES[kind]}/{source.hub}@{source.revision}{patterns}"
 
 
 def _slot(source: HubSource, kind: str, commit: str) -> Slot:
     patterns = f"-{hashlib.sha256(repr(source.files).encode()).hexdigest()[:8]}" if source.files else ""
+    patterns = patterns or ("-without-weights" if source.without_weights else "")
     return Slot(f"hub/{_REPOSITORY_TYPES[kind]}/{source.hub}/{commit}{patterns}")
 
 
@@ -72,9 +74,7 @@ def obtain(source: HubSource, kind: str, name: str, report: Reporter, renew: boo
             f"to accept what is there now: pewb fetch {name} --renew",
         ) from None
     place = source.hub
-    names = (
-        matching(repository.files, source.files, place) if source.files else needed_files(kind, repository.files, place)
-    )
+    names = _wanted(source, kind, repository.files)
     if unsafe := [path for path in names if not is_safe(path)]:
         raise MissingError(
             f"{place} has a file whose name leads out of its folder ('{unsafe[0]}')", "don't use this repository"
@@ -95,24 +95,29 @@ def obtain(source: HubSource, kind: str, name: str, report: Reporter, renew: boo
     return slot
 
 
-def obtain_file(source: HubSource, kind: str, path: str, name: str, report: Reporter) -> Slot:
-    """Fetch the one file `path` of `source`, unless it is there already.
+def _wanted(source: HubSource, kind: str, paths: Iterable[str]) -> list[str]:
+    """Return which of the repository's files `source` is about."""
+    if source.files:
+        return matching(paths, source.files, source.hub)
+    if source.without_weights:
+        return backbone_files(paths, source.hub, without_weights=True)
+    return needed_files(kind, paths, source.hub)
 
-    Where the whole of `source` was fetched before, the file is held to that commit and digest.
+
+def part_of(source: HubSource, kind: str, **keys: Any) -> HubSource:
+    """Return a part of `source`, by the keys of `HubSource` that say which.
+
+    Where the whole of `source` was fetched before, the part is held to that commit and to its digests.
 
     Raises:
-        MissingError: it can't be had.
-        InputError: it is not what it was when it was first fetched.
+        MissingError: the whole has no such part.
     """
     whole = read_pin(_pin_key(source, kind))
-    revision = whole.commit if whole else source.revision
-    part = source.model_copy(update={"revision": revision, "files": (path,)})
-    here = slot_of(part, kind)
-    if here and here.holds(path):
-        return here
-    if whole and path in whole.files and here is None:
-        write_pin(_pin_key(part, kind), Pin(whole.commit, {path: whole.files[path]}))
-    return obtain(part, kind, name, report, renew=False)
+    part = source.model_copy(update=keys | {"revision": whole.commit if whole else source.revision})
+    if whole and read_pin(_pin_key(part, kind)) is None:
+        files = {path: whole.files[path] for path in _wanted(part, kind, whole.files)}
+        write_pin(_pin_key(part, kind), Pin(whole.commit, files))
+    return part
 
 
 def _hold_to(pin: Pin | None, digests: dict[str, str], name: str, staging: Path) -> None:

@@ -56,7 +56,12 @@ class Asset:
 
 
 def fetch(
-    kind: Kind, reference: str, report: Reporter | None = None, renew: bool = False, files: Sequence[str] = ()
+    kind: Kind,
+    reference: str,
+    report: Reporter | None = None,
+    renew: bool = False,
+    files: Sequence[str] = (),
+    without_weights: bool = False,
 ) -> Asset:
     """Return the asset that `reference` names: a catalogue name, a folder, or a hub id ("org/name", "org/name@revision").
 
@@ -66,6 +71,7 @@ def fetch(
         report: hears of fallbacks, damage and progress.
         files: of a hub id, only what these paths or patterns name; left out: whatever is needed of such a repository.
         renew: ask the hub again, and accept what it has now in place of what was first fetched.
+        without_weights: of a backbone on the hub that is not here yet, only what describes it and reads its texts.
 
     Raises:
         InputError: the name is unknown, or the hub's files are not what they were at the first fetch.
@@ -75,6 +81,12 @@ def fetch(
     sources = sources_of(kind, reference, files)
     try:
         cached = None if renew else _first_cached(kind, reference, sources, report)
+        if without_weights and not cached:
+            sources = tuple(
+                hub.part_of(one, kind, without_weights=True) if isinstance(one, HubSource) else one for one in sources
+            )
+            parts = [one for one in sources if isinstance(one, HubSource)]
+            cached = _first_cached(kind, reference, parts, report)
         return cached or _first_obtained(kind, reference, sources, report, renew)
     except OSError as error:
         raise InputError(
@@ -82,8 +94,10 @@ def fetch(
         ) from None
 
 
-def fetch_first(kind: Kind, references: Sequence[str], report: Reporter | None = None) -> Asset:
-    """Return the first of `references` that can be had; each one that can't is told in one line.
+def fetch_first(
+    kind: Kind, references: Sequence[str], report: Reporter | None = None, without_weights: bool = False
+) -> Asset:
+    """Return the first of `references` that can be had, as `fetch` does; each one that can't is told in one line.
 
     Raises:
         InputError: a name is unknown, whether or not its turn would come.
@@ -95,7 +109,7 @@ def fetch_first(kind: Kind, references: Sequence[str], report: Reporter | None =
     misses: list[tuple[str, MissingError]] = []
     for reference in references:
         try:
-            asset = fetch(kind, reference, report)
+            asset = fetch(kind, reference, report, without_weights=without_weights)
         except MissingError as miss:
             misses.append((reference, miss))
             continue

@@ -46,8 +46,13 @@ def matching(paths: Iterable[str], patterns: Iterable[str], place: str) -> list[
     return sorted(path for path in paths if any(fnmatchcase(path, pattern) for pattern in patterns))
 
 
-def backbone_files(paths: Iterable[str], place: str) -> list[str]:
+def backbone_files(paths: Iterable[str], place: str, without_weights: bool = False) -> list[str]:
     """Return the files of `place` that a backbone needs: configuration, tokenizer, weights that are safe to load.
+
+    Args:
+        paths: what there is.
+        place: its name, for messages.
+        without_weights: leave them out, where the configuration is not inside them.
 
     Raises:
         MissingError: there are no such weights, or no configuration.
@@ -65,7 +70,7 @@ def backbone_files(paths: Iterable[str], place: str) -> list[str]:
         for path in top
         if PurePosixPath(path).suffix in _TEXT_SUFFIXES and any(fnmatchcase(path, pattern) for pattern in _MODEL_TEXTS)
     ]
-    return sorted({*texts, *weights})
+    return sorted(texts if without_weights and "config.json" in texts else {*texts, *weights})
 
 
 def _weights(top: list[str], place: str) -> list[str]:

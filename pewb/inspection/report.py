@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pewb.assets import cache_folder
+from pewb.assets import cache_folder, fetch_first
 from pewb.backbone import load_tokenizer, read_blueprint
 from pewb.batching import IGNORED, Encoded
 from pewb.heads import head_of
@@ -16,7 +16,7 @@ from pewb.inspection.repeated import Repeated, repeated
 from pewb.quiet import quieten_libraries
 from pewb.recipe import LoadedRecipe
 from pewb.reporting import Reporter, Silent
-from pewb.runner.prepare import Prepared, prepare
+from pewb.runner.prepare import prepare_task
 from pewb.tasks import Examples, Split, TaskFamily, read_examples
 from pewb.tasks.augment import augmented
 from pewb.tasks.model_heads import SEQ2SEQ_LM
@@ -72,9 +72,12 @@ def inspect(loaded: LoadedRecipe, reporter: Reporter | None = None) -> DataRepor
         InputError: the recipe's task or backbone can't be had, or does not serve.
     """
     quieten_libraries()
-    prepared, examples = examples_of(loaded, reporter or Silent())
-    recipe, task = prepared.cell.recipe, prepared.task.table
-    blueprint = read_blueprint(prepared.backbone.folder, examples.labels, None, task)
+    recipe, reporter = loaded.cells[0].recipe, reporter or Silent()
+    backbone = fetch_first("backbone", recipe.backbone, reporter, without_weights=True)
+    prepared = prepare_task(recipe, loaded.given, Path("results"), reporter)
+    task = prepared.table
+    examples = read_examples(task, prepared.folder, recipe.limit.model_dump())
+    blueprint = read_blueprint(backbone.folder, examples.labels, None, task)
     tokenizer = load_tokenizer(blueprint, recipe.strategy.padding_side)
     head = head_of(task, examples.labels, recipe.training, examples)
     splits = {"train": examples.train, "validation": examples.validation, "test": examples.test}
@@ -89,8 +92,8 @@ def inspect(loaded: LoadedRecipe, reporter: Reporter | None = None) -> DataRepor
         more = augmented(task, examples, recipe.augment.alteration, recipe.augment.copies, recipe.augment.seed)
         num_augmented = len(more.train) - len(examples.train)
     return DataReport(
-        task=prepared.task.name,
-        backbone=prepared.backbone.name,
+        task=prepared.name,
+        backbone=backbone.name,
         max_tokens=max_tokens,
         splits=[
             SplitReport(
@@ -111,13 +114,6 @@ def inspect(loaded: LoadedRecipe, reporter: Reporter | None = None) -> DataRepor
         num_augmented=num_augmented,
         warnings=examples.warnings,
     )
-
-
-def examples_of(loaded: LoadedRecipe, reporter: Reporter) -> tuple[Prepared, Examples]:
-    """Return the first row of a recipe with its files, and its examples."""
-    [prepared] = prepare(LoadedRecipe(loaded.cells[:1], loaded.given), Path("results"), reporter)
-    task = prepared.task
-    return prepared, read_examples(task.table, task.folder, task.limit.model_dump())
 
 
 def _classes(task: TaskFamily, split: Split, names: Sequence[str]) -> dict[str, int]:

@@ -285,3 +285,60 @@ def test_two_processes_at_once(model, cache):
         process.join(60)
     assert first == second == fetch("backbone", "org/model").digests
     assert len(model.ranges("model.safetensors")) == 1
+
+
+def test_backbone_without_its_weights(model, monkeypatch):
+    part = fetch("backbone", "org/model", without_weights=True)
+    assert sorted(part.digests) == ["config.json", "tokenizer.json"]
+    assert part.source == f"hub:org/model@{FIRST}"
+    assert not any(path.endswith(".safetensors") for path, _ in model.requests)
+    assert not cached("backbone", "org/model"), "the weights are still to come"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert fetch("backbone", "org/model", without_weights=True) == part
+    with pytest.raises(UnavailableError, match="HF_HUB_OFFLINE"):
+        fetch("backbone", "org/model")
+
+
+def test_whole_backbone_serves_where_no_weights_are_needed(model, monkeypatch):
+    whole = fetch("backbone", "org/model")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert fetch("backbone", "org/model", without_weights=True) == whole
+
+
+def test_part_is_held_to_what_the_whole_was(model, cache):
+    fetch("backbone", "org/model")
+    forget_files(cache)
+    model.repositories["models/org/model"][FIRST]["tokenizer.json"] = b'{"other": 1}'
+    model.repositories["models/org/model"][SECOND] = dict(MODEL)
+    with pytest.raises(InputError, match=r"tokenizer\.json on the hub is not what it was"):
+        fetch("backbone", "org/model", without_weights=True)
+    model.repositories["models/org/model"][FIRST] = dict(MODEL)
+    assert fetch("backbone", "org/model", without_weights=True).source == f"hub:org/model@{FIRST}"
+
+
+def test_configuration_inside_the_weights_brings_them(a_hub):
+    a_hub.repositories["models/org/packed"] = {FIRST: {"model.gguf": b"gguf", "README.md": b"#"}}
+    assert sorted(fetch("backbone", "org/packed", without_weights=True).digests) == ["model.gguf"]
+
+
+def test_weights_that_would_be_refused_are_refused_without_them_too(model):
+    del model.repositories["models/org/model"][FIRST]["model.safetensors"]
+    with pytest.raises(UnavailableError, match="pickle"):
+        fetch("backbone", "org/model", without_weights=True)
+
+
+def test_looking_at_data_brings_no_weights(a_hub, tiny_backbone, sentence_files, tmp_path):
+    from pewb.inspection import inspect
+    from pewb.recipe import load_recipe
+
+    files = {path.name: path.read_bytes() for path in tiny_backbone("bert").iterdir()}
+    a_hub.repositories["models/org/tiny"] = {FIRST: files}
+    table = ", ".join(
+        f'{name} = "{(sentence_files / f"{name}.csv").as_posix()}"' for name in ("train", "validation", "test")
+    )
+    (tmp_path / "recipe.toml").write_text(
+        f'backbone = "org/tiny"\nstrategy = "lora"\ntask = {{ {table}, text = "sentence" }}\n'
+    )
+    assert inspect(load_recipe(tmp_path / "recipe.toml")).shown[0].tokens[0] == "[CLS]"
+    assert any(path.endswith("tokenizer.json") for path, _ in a_hub.requests)
+    assert not any(path.endswith(".safetensors") for path, _ in a_hub.requests)
