@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -94,9 +95,10 @@ def _read_file(path: Path, format: Format | None, header: bool) -> pandas.DataFr
             return _read_squad(path)
         return _read_lines(path, kind, header)
     except UnicodeDecodeError as error:
+        likely = "utf-16" if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin1"
         raise InputError(
             f"{path} is not UTF-8 text (byte {error.object[error.start]:#x} at {error.start}); save it as UTF-8,"
-            f" for example with: iconv -f latin1 -t utf-8 {path.name}"
+            f" for example with: iconv -f {likely} -t utf-8 {path.name}"
         ) from None
     except (ValueError, OSError, AttributeError) as error:
         raise InputError(

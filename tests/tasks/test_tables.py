@@ -97,7 +97,7 @@ def test_a_missing_file_names_the_nearest(tmp_path):
         ("a.csv", "text,label\ncaf\xe9,1\n".encode("latin-1"), r"not UTF-8 text \(byte 0xe9 at 14\); save it as UTF-8"),
         ("a.tsv", "text\tlabel\ncaf\xe9\t1\n".encode("latin-1"), "not UTF-8 text"),
         ("a.jsonl", '{"text": "caf\xe9"}\n'.encode("latin-1"), "not UTF-8 text"),
-        ("a.csv", "text,label\ngood,1\n".encode("utf-16"), "not UTF-8 text"),
+        ("a.csv", "text,label\ngood,1\n".encode("utf-16"), "not UTF-8 text.*iconv -f utf-16"),
         ("a.csv", "", "is empty; name a file"),
         ("a.csv", "\n\n", "can't be read as csv"),
         ("a.csv", "text,label\ngood,1\nbad,0,extra\n", "Expected 2 fields in line 3, saw 3; mend the file"),
