@@ -12,7 +12,8 @@ from typing import Any
 from pewb.errors import InputError
 from pewb.leaderboard.group import Group
 from pewb.leaderboard.outcomes import Outcomes, read_outcomes
-from pewb.leaderboard.rows import Row, rows_of
+from pewb.leaderboard.row import Row
+from pewb.leaderboard.rows import rows_of
 from pewb.record import Record, read_records
 
 _START = """\

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pewb.leaderboard.rows import Row
+from pewb.leaderboard.row import Row
 from pewb.leaderboard.verdicts import Standing
 from pewb.record import Metric, Peak
 from pewb.units import format_bytes, format_count, format_seconds

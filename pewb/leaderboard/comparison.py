@@ -11,7 +11,8 @@ from pewb.evaluation.paired import PairedTest, Predictor, paired_test
 from pewb.evaluation.parts import is_tested
 from pewb.leaderboard.cells import p_value, signed
 from pewb.leaderboard.outcomes import Untested, no_test, of_runs, read_outcomes, seed_noise
-from pewb.leaderboard.rows import Row, rows_of
+from pewb.leaderboard.row import Row
+from pewb.leaderboard.rows import rows_of
 from pewb.leaderboard.verdicts import COSTS, SIGNIFICANCE, Cost, brief_names
 from pewb.record import Record, read_record, read_records
 from pewb.tasks import greater_is_better

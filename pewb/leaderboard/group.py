@@ -11,7 +11,8 @@ from typing import Any
 
 from pewb.leaderboard import cells
 from pewb.leaderboard.outcomes import Outcomes
-from pewb.leaderboard.rows import Row, untouched_row
+from pewb.leaderboard.row import Row
+from pewb.leaderboard.rows import untouched_row
 from pewb.leaderboard.verdicts import (
     COSTS,
     Cost,

@@ -12,7 +12,7 @@ from typing import Any
 
 from pewb.errors import InputError
 from pewb.leaderboard.group import Group
-from pewb.leaderboard.rows import Row
+from pewb.leaderboard.row import Row
 
 _STANDINGS = {
     "best": ("best, or not told apart from it", "#1f5fa8"),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pewb.evaluation.paired import PairedTest, holm, paired_tests
 from pewb.leaderboard.outcomes import Outcomes, Untested, of_runs, seed_noise
-from pewb.leaderboard.rows import Row
+from pewb.leaderboard.row import Row
 from pewb.units import format_bytes, format_count, format_seconds
 
 SIGNIFICANCE = 0.05
