@@ -177,15 +177,20 @@ def _costs(altair: Any, points: list[dict[str, Any]], key: str, title: str) -> A
 def size_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Return, of tables that differ in the number of training examples, each method that is in several.
 
-    Of several rows of a method those count whose rate was searched, and of these the best.
+    Of several rows of a method those count whose rate was searched, and of these the best; a rate that was searched for
+    one size and not for another would look like the examples' doing. None where only references are in several.
     """
-    found: dict[str, dict[int, Row]] = defaultdict(dict)
+    found: dict[tuple[str, bool], dict[int, Row]] = defaultdict(dict)
     for group in groups:
-        ranked = sorted(group.rows, key=lambda row: (row.older_numerics, not row.num_trials))  # stable: the best first
-        for row in ranked:
+        for row in sorted(group.rows, key=lambda row: row.older_numerics):  # stable: the best first
             if row.main and row.kind != "untouched" and row.train_examples:
-                found[row.method].setdefault(row.train_examples, row)
-    several = {name: rows for name, rows in sorted(found.items()) if len(rows) > 1}
+                found[row.method, not row.num_trials].setdefault(row.train_examples, row)
+    several: dict[str, dict[int, Row]] = {}
+    for (name, _), rows in sorted(found.items()):  # those that were searched first
+        if len(rows) > 1:
+            several.setdefault(name, rows)
+    if not any(row.kind == "strategy" for rows in several.values() for row in rows.values()):
+        return []
     apart = _SPREAD ** (1 / max(1, len(several) - 1))
     return [
         {"name": name, "examples": size, "shown_at": size * apart ** (place - (len(several) - 1) / 2)} | _interval(row)

@@ -10,7 +10,7 @@ import pytest
 from pewb.errors import InputError
 from pewb.leaderboard import Leaderboard
 from pewb.leaderboard.plot import points_of, size_points
-from pewb.record import Memory, Metric, Peak, Time
+from pewb.record import Memory, Metric, Peak, Time, Trial, Tuning
 
 MIB = 2**20
 
@@ -110,6 +110,22 @@ def test_tables_of_several_sizes_are_curves_too(make_record, tmp_path):
         "minilm-l6-movies-200-cpu.svg",
         "minilm-l6-movies-sizes-cpu.svg",
     ]
+
+
+def test_a_curve_joins_no_searched_rate_with_one_that_was_not(make_record):
+    def record(size, accuracy, tuning=None, **fields):
+        data = {"test_examples": 100, "test_digest": "e" * 64, "train_examples": size}
+        settings = f"lr {'0.01 tuned' if tuning else '0.001'}, 3 epochs"
+        return make_record(strategy="lora", accuracy=accuracy, settings=settings, data=data, tuning=tuning, **fields)
+
+    chosen = {"training.learning_rate": 0.01}
+    searched = Tuning(study="s", seed=0, chosen=chosen, trials=[Trial(values=chosen, state="complete", validation=0.8)])
+    apart = [record(200, 0.9, searched), record(1000, 0.8)]
+    assert size_points(Leaderboard(apart).groups) == []
+    untuned = [*apart, record(200, 0.7)]
+    assert [point["value"] for point in size_points(Leaderboard(untuned).groups)] == [0.7, 0.8]
+    both = [*untuned, record(1000, 0.95, searched)]
+    assert [point["value"] for point in size_points(Leaderboard(both).groups)] == [0.9, 0.95]
 
 
 def test_an_interval_without_an_end_is_not_drawn_to_the_edge(make_record):
