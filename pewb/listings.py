@@ -23,12 +23,12 @@ _LORA_PLUS = (
 
 
 def listing(what: str) -> list[dict[str, Any]]:
-    """Return a row for each of `what`: "strategies", "tasks", "backbones" or "gpus".
+    """Return a row for each of `what`: "strategies", "tasks", "backbones", "gpus" or "keys".
 
     Raises:
         InputError: `what` is none of these.
     """
-    listings = {"strategies": _strategies, "tasks": _tasks, "backbones": _backbones, "gpus": _gpus}
+    listings = {"strategies": _strategies, "tasks": _tasks, "backbones": _backbones, "gpus": _gpus, "keys": _keys}
     if what not in listings:
         raise InputError(f"list: got '{what}'{nearest(what, list(listings))}; allowed: {', '.join(listings)}")
     return listings[what]()
@@ -118,6 +118,21 @@ def _gpus() -> list[dict[str, Any]]:
             "source": one.source,
         }
         for name, one in gpus().items()
+    ]
+
+
+def _keys() -> list[dict[str, Any]]:
+    from pewb.recipe import recipe_keys
+
+    return [
+        {
+            "name": key.name,
+            "description": key.description,
+            "allowed": key.allowed,
+            "default": key.default,
+            "of": key.kinds,
+        }
+        for key in recipe_keys()
     ]
 
 

@@ -212,11 +212,12 @@ def test_what_the_user_got_wrong_is_status_2_with_the_way_out(pewb, arguments, w
 def test_lists_and_checks_speak_json(pewb):
     listed = {
         what: json.loads(pewb("list", what, "--json").out)[what]
-        for what in ("strategies", "tasks", "backbones", "gpus")
+        for what in ("strategies", "tasks", "backbones", "gpus", "keys")
     }
     assert {"full", "lora"} <= {row["name"] for row in listed["strategies"]}
     assert {"sst2", "movie-snippets"} <= {row["name"] for row in listed["tasks"]}
     assert {"minilm-l6"} <= {row["name"] for row in listed["backbones"]}
+    assert {"training.epochs", "tune.trials"} <= {row["name"] for row in listed["keys"]}
     checked = json.loads(pewb("check", RECIPE, "--json", "--set", "training.epochs=7").out)
     assert checked["recipes"][0]["training"]["epochs"] == 7
 

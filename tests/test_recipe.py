@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pewb.errors import InputError, RefusedError
-from pewb.recipe import Recipe, distinctions, load_recipe, parse_recipe
+from pewb.recipe import Recipe, distinctions, load_recipe, parse_recipe, recipe_keys
 from pewb.strategies import strategies
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +36,19 @@ def test_the_comparison_holds_every_strategy_and_every_variant():
     assert {cell.recipe.tune.trials for cell in cells} == {4}, "the same number of trials for each"
     basics = load_recipe(ROOT / "recipes" / "compare_basics_sst2.toml").cells
     assert all(cell in cells for cell in basics), "their runs are shared"
+
+
+def test_every_key_says_what_it_is_and_what_it_takes():
+    keys = {(key.name, *key.kinds): key for key in recipe_keys()}
+    assert [key.name for key in keys.values() if not (key.description and key.allowed)] == []
+    rate, optimizer = keys["training.learning_rate",], keys["training.optimizer",]
+    assert (rate.allowed, rate.default) == ("number, above 0", None)
+    assert (optimizer.allowed, optimizer.default) == ("adamw | adamw_8bit | paged_adamw_8bit | sgd", '"adamw"')
+    assert keys["strategy.kind",].allowed == " | ".join(strategies())
+    assert keys["strategy.num_virtual_tokens", "prompt_tuning", "p_tuning"].default == "20"
+    assert keys["task.split",].allowed == "table of train, validation, test"
+    known = {name.split(".")[0] for name, *_ in keys}
+    assert known == set(Recipe.model_fields)
 
 
 def test_the_recipe_of_the_design():

@@ -13,14 +13,14 @@ from pewb.screen import out, print_entry, print_json, print_matrix, reporting
 
 
 def list_(
-    what: Annotated[str, typer.Argument(metavar="strategies|tasks|backbones|gpus", help="What to list.")],
+    what: Annotated[str, typer.Argument(metavar="strategies|tasks|backbones|gpus|keys", help="What to list.")],
     as_matrix: Annotated[
         bool,
         typer.Option("--matrix", help="Strategies only: each × architecture × quantization, yes or refused, and why."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the strategies, the tasks and backbones of the catalogue, or the GPUs that have a name."""
+    """List the strategies, the tasks and backbones of the catalogue, the GPUs that have a name, or the keys of a recipe."""
     from pewb.listings import listing
 
     if as_matrix:

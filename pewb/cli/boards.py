@@ -58,7 +58,10 @@ def leaderboard(
 def compare(
     one: Annotated[
         str,
-        typer.Argument(metavar="A", help="A run's name, its record, or the beginning of what fits one row alone."),
+        typer.Argument(
+            metavar="A",
+            help="A row as the leaderboard calls it, a run's name, its record, or the beginning of what fits one row alone.",
+        ),
     ],
     other: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
     results: ResultsOption = Path("results"),
@@ -72,7 +75,7 @@ def compare(
     A paired test on the same test examples: McNemar's exact test for single runs whose examples are right or wrong, a
     bootstrap over the examples for all else.
 
-    For example: `pewb compare lora-minilm-l6-movie-snippets-seed full`
+    For example: `pewb compare "lora nf4" full`
     """
     from pewb.leaderboard import compare as compare_rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from pewb.errors import InputError, nearest
 from pewb.evaluation.paired import PairedTest, Predictor, paired_test
 from pewb.evaluation.parts import is_tested
+from pewb.leaderboard.board import Leaderboard
 from pewb.leaderboard.cells import p_value, signed
 from pewb.leaderboard.outcomes import Untested, no_test, of_runs, read_outcomes, seed_noise
 from pewb.leaderboard.row import Row
@@ -77,8 +79,8 @@ def compare(one: str, other: str, results: Path) -> Comparison:
     """Compare two runs or rows.
 
     Args:
-        one: a run's name, the path of its record, or the beginning of names or of a label that fit one row alone, or one row
-            alone of the tables in which the other is.
+        one: a run's name, the path of its record, the name that a table shows, or the beginning of names or of a label;
+            what fits several rows means those in the tables of the other, and of these the one that is called so.
         other: likewise.
         results: the folder of the records.
 
@@ -86,7 +88,8 @@ def compare(one: str, other: str, results: Path) -> Comparison:
         InputError: one of them is not found, not unique or has no result, or they were not tested on the same examples.
     """
     records = read_records(results)
-    sides = [_side(text, beside, records, results) for text, beside in ((one, other), (other, one))]
+    rows = _Rows(records, results)
+    sides = [_side(text, beside, records, rows) for text, beside in ((one, other), (other, one))]
     first, second = (side.row for side in sides)
     if first.counted == second.counted:
         raise InputError(f"'{one}' and '{other}' are the same runs; name two different ones")
@@ -131,47 +134,66 @@ class _Side:
     """Those of its table, itself included; none where one run was asked for, and so no other seed matters."""
 
 
-def _side(text: str, beside: str, records: list[Record], results: Path) -> _Side:
+def _side(text: str, beside: str, records: list[Record], rows: _Rows) -> _Side:
     path = Path(text)
     if path.suffix == ".json" and path.is_file():
         side = _Side(rows_of([read_record(path)])[0], path.parent, [])
     elif exact := [record for record in records if record.run == text]:
-        side = _Side(rows_of(exact)[0], results, [])
+        side = _Side(rows_of(exact)[0], rows.folder, [])
     else:
-        rows = rows_of(records)
-        row = _row_of(text, beside, rows, results)
-        side = _Side(row, results, [one for one in rows if one.group_conditions == row.group_conditions])
+        row = rows.called(text, beside)
+        side = _Side(row, rows.folder, [one for one in rows.all if one.group_conditions == row.group_conditions])
     row = side.row
     if row.status != "success":
         raise InputError(f"'{text}' has no result to compare: {row.status}{f', {row.reason}' if row.reason else ''}")
     return side
 
 
-def _fitting(text: str, rows: list[Row]) -> list[Row]:
-    return [row for row in rows if row.label == text] or [
-        row for row in rows if row.label.startswith(text) or any(run.startswith(text) for run in row.runs)
-    ]
+class _Rows:
+    """The rows of a folder, found by what a user may call them."""
 
+    def __init__(self, records: list[Record], folder: Path) -> None:
+        self.all = rows_of(records)
+        self.folder = folder
+        self._shown: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for group in Leaderboard(records).groups:
+            for row, name in zip(group.rows, group.names, strict=True):
+                self._shown[tuple(row.runs)].add(name)
 
-def _row_of(text: str, beside: str, rows: list[Row], results: Path) -> Row:
-    found = _fitting(text, rows)
-    others = _fitting(beside, rows)
-    # Of several those beside which the other row stands; a reference stands beside every backbone.
-    for place in (_tested_on, lambda row: row.task_conditions, lambda row: row.group_conditions):
-        places = {place(row) for row in others}
-        found = [row for row in found if place(row) in places] or found
-    if not found:
-        names = [run for row in rows for run in row.runs] + [row.strategy for row in rows]
-        raise InputError(
-            f"no run in {results}/ is named '{text}' or begins so{nearest(text, names)}; pewb leaderboard shows all rows"
-        )
-    if len(found) > 1:
-        shown = [f"  {row.label}, {row.task}{_size(row)}  ({_runs(row)})" for row in found[:_MOST_CANDIDATES]]
-        more = [f"  and {len(found) - _MOST_CANDIDATES} more"] if len(found) > _MOST_CANDIDATES else []
-        raise InputError(
-            "\n".join([f"'{text}' fits {len(found)} rows; give more of the label or a run's name:", *shown, *more])
-        )
-    return found[0]
+    def called(self, text: str, beside: str) -> Row:
+        """Return the row that `text` names, where another is called `beside`."""
+        found = self._fitting(text)
+        others = self._fitting(beside)
+        # Of several those beside which the other row stands; a reference stands beside every backbone.
+        for place in (_tested_on, lambda row: row.task_conditions, lambda row: row.group_conditions):
+            places = {place(row) for row in others}
+            found = [row for row in found if place(row) in places] or found
+        found = [row for row in found if self._is_shown_as(row, text)] or found
+        if not found:
+            names = [run for row in self.all for run in row.runs] + [row.strategy for row in self.all]
+            raise InputError(
+                f"no run in {self.folder}/ is named '{text}' or begins so{nearest(text, names)};"
+                " pewb leaderboard shows all rows"
+            )
+        if len(found) > 1:
+            shown = [f"  {row.label}, {row.task}{_size(row)}  ({_runs(row)})" for row in found[:_MOST_CANDIDATES]]
+            more = [f"  and {len(found) - _MOST_CANDIDATES} more"] if len(found) > _MOST_CANDIDATES else []
+            raise InputError(
+                "\n".join([f"'{text}' fits {len(found)} rows; give more of the label or a run's name:", *shown, *more])
+            )
+        return found[0]
+
+    def _fitting(self, text: str) -> list[Row]:
+        return [row for row in self.all if row.label == text] or [
+            row
+            for row in self.all
+            if row.label.startswith(text)
+            or any(run.startswith(text) for run in row.runs)
+            or self._is_shown_as(row, text)
+        ]
+
+    def _is_shown_as(self, row: Row, text: str) -> bool:
+        return text in self._shown.get(tuple(row.runs), ())
 
 
 def _tested_on(row: Row) -> tuple[str | None, ...]:

@@ -104,7 +104,7 @@ class Group:
         if names := sorted({name for one in self.rows if one.kind == "strategy" for name in one.device_names}):
             facts.append(f"Device: {', '.join(names)}.")
         if shares := sorted({one.majority_share for one in self.rows if one.majority_share is not None}):
-            facts.append(f"Majority share of the test labels: {cells.number_range(shares)}.")
+            facts.append(f"The most frequent class has this share of the test labels: {cells.number_range(shares)}.")
         digests = [("backbone", self._place.backbone_digest), ("test set", self._place.test_digest)]
         if known := [f"{name} {digest[:12]}" for name, digest in digests if digest]:
             facts.append(f"Digests: {', '.join(known)}.")
@@ -115,7 +115,7 @@ class Group:
         """What follows from the table, each with a few words that head it."""
         told = [("Not tested against the best", text) for text in self._untested()]
         if text := self._alike():
-            told.insert(0, ("Alike", text))
+            told.insert(0, ("Not told apart from the best", text))
         budgets = [(f"Best for a budget of {cost.name}", self._budget(cost)) for cost in COSTS]
         plans = [("Planned memory", text)] if (text := self._plans()) else []
         return told + [(head, text) for head, text in budgets if text] + plans

@@ -1,6 +1,7 @@
 """Recipes: what a user wants compared, trained and measured."""
 
 from pewb.recipe.distinctions import distinctions
+from pewb.recipe.keys import Key, recipe_keys
 from pewb.recipe.load import Cell, LoadedRecipe, load_recipe, parse_recipe, with_chosen
 from pewb.recipe.sections import (
     Augment,
@@ -20,6 +21,7 @@ __all__ = [
     "Cell",
     "DeviceSection",
     "Generation",
+    "Key",
     "Limit",
     "LoadedRecipe",
     "Precision",
@@ -31,5 +33,6 @@ __all__ = [
     "distinctions",
     "load_recipe",
     "parse_recipe",
+    "recipe_keys",
     "with_chosen",
 ]

@@ -21,13 +21,16 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
+    )
 
 
 class Quantization(_Section):
     """How the frozen backbone's linear layers are stored."""
 
     kind: Literal["none", "int8", "nf4", "fp4"] = "none"
+    """What a weight is stored in: as the files hold it, 8-bit integers, or one of two 4-bit types."""
     double: bool = False
     """Quantise the 4-bit scales as well (Dettmers et al. 2023, section 3)."""
 
@@ -39,6 +42,7 @@ class Training(_Section):
     """How the model is trained."""
 
     epochs: int = Field(default=3, ge=1)
+    """How often each training example is seen."""
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after so many optimizer steps."""
     batch_size: int = Field(default=32, ge=1)
@@ -50,21 +54,27 @@ class Training(_Section):
     learning_rate: float | None = Field(default=None, gt=0)
     """Left out: the strategy's own default."""
     schedule: Schedule = "linear"
+    """How the rate falls after the warm-up: to zero in a straight line or in half a cosine, or not at all."""
     warmup_ratio: float = Field(default=0.06, ge=0, lt=1)
     """Share of the steps in which the rate rises from zero (0.06: Liu et al. 2019, table 10)."""
     optimizer: Optimizer = "adamw"
+    """AdamW, with its state in 8 bits (paged: on the CPU when a GPU is full), or plain gradient descent."""
     lora_plus_ratio: float | None = Field(default=None, ge=1)
     """Learning rate of LoRA's B over that of A (LoRA+, Hayou et al. 2024: 16); left out: the same for both."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """How much matrices shrink, times the learning rate, with every step; biases and norms do not."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm; a very large one (1e9) clips nothing."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Every dropout of the backbone; left out: the backbone's own."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes or tokens."""
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
     """What an example of each class counts in the loss, by name; "balanced": rare ones more, so that all classes weigh the same together."""
     precision: Precision = "auto"
+    """Of what is computed; auto: bf16 where the device is good at it, else fp16 or fp32; bf16-true: the trained weights too."""
     gradient_checkpointing: bool = False
+    """Compute each layer a second time for its gradient in place of keeping what it needs: less memory, more time."""
     length_bucketing: bool = True
     """Put examples of like length into one batch, so that less is padding."""
     packing: bool | None = None
@@ -77,6 +87,7 @@ class Training(_Section):
     prefix_cache: bool | None = None
     """Run what lies below the lowest trained layer once, and keep what it hands on: every epoch begins from there. Left out: yes."""
     evaluations_per_epoch: int = Field(default=1, ge=1)
+    """How often the validation split is predicted."""
     patience: int | None = Field(default=None, ge=1)
     """Stop when so many evaluations in a row bring nothing better, and go back to the best; left out: never stop."""
 
@@ -102,7 +113,9 @@ class Tune(_Section):
     trials: int = Field(default=4, ge=NUM_RATES)
     """For each strategy alike; extensions are counted besides."""
     decades: float = Field(default=2.0, ge=0.5, le=6)
+    """Powers of ten from the smallest to the largest rate of the first trials."""
     extensions: int = Field(default=3, ge=0)
+    """More rates beyond an edge, while the best lies there."""
     epochs: int | None = Field(default=None, ge=1)
     """Of a trial; left out: as many as `training.epochs`.
 
@@ -143,8 +156,11 @@ class Limit(_Section):
     """At most so many examples, of each class the same share, chosen by a hash of their text; fewer are a part of more."""
 
     train: int | None = Field(default=None, ge=1)
+    """Training examples; left out: all."""
     validation: int | None = Field(default=None, ge=1)
+    """Validation examples; left out: all."""
     test: int | None = Field(default=None, ge=1)
+    """Test examples; left out: all."""
 
 
 class Augment(_Section):
@@ -177,12 +193,15 @@ class Generation(_Section):
     """How texts are written for the test examples, by the untouched and by the trained model; left out: none are, and only their loss is known."""
 
     max_new_tokens: int = Field(default=64, ge=1)
+    """The most tokens that are written for an example."""
     num_beams: int = Field(default=1, ge=1)
+    """Texts that are followed side by side in the search for the likeliest."""
     temperature: float | None = Field(default=None, gt=0)
     """Left out: the likeliest token is taken each time (with `num_beams`, the likeliest text); else tokens are drawn."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Drawn are only the likeliest tokens that have so much of the probability together."""
     repetition_penalty: float | None = Field(default=None, gt=0)
+    """Above 1: tokens that are there already become less likely (Keskar et al. 2019)."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of what is drawn."""
 
@@ -197,6 +216,7 @@ class DeviceSection(_Section):
     """Where the run computes."""
 
     kind: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
+    """Left out: an accelerator where there is one."""
     memory: str | int | None = None
     """The device behaves as if it had no more ("8GiB")."""
     threads: int | None = Field(default=None, ge=1)
@@ -259,8 +279,11 @@ class Recipe(_Section):
     task: AnyTask
     """Catalogue names, the first that can be had; or a table with the user's own files."""
     quantization: Annotated[Quantization, BeforeValidator(kind_table)] = Quantization()
+    """A kind by its name, or a table."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default=[0], min_length=1)
+    """A run with each: of the head, the order of the examples, dropout, and what a strategy draws."""
     strategy: AnyStrategy
+    """A kind by its name, or a table."""
     training: Training = Training()
     tune: Tune | None = None
     limit: Limit = Limit()

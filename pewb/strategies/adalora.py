@@ -28,7 +28,9 @@ class AdaLora(PeftStrategy):
     target_rank: int = Field(default=8, ge=1)
     """Singular values of each layer in the end, on average."""
     alpha: float = Field(default=16, gt=0)
+    """The update is multiplied by alpha over the rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of what goes into the update."""
     orthogonality: float = Field(default=0.1, ge=0)
     """Weight of the penalty."""
     initial_share: float = Field(default=0.12, ge=0, lt=1)

@@ -26,9 +26,11 @@ class BottleneckAdapter(Strategy):
 
     kind: Literal["bottleneck_adapter"] = "bottleneck_adapter"
     placement: Literal["houlsby", "pfeiffer", "parallel"] = "houlsby"
+    """After both sub-layers, after the feed-forward alone, or beside it."""
     bottleneck: int = Field(default=64, ge=1)
     """Width of the inner layer."""
     activation: Literal["relu", "gelu", "silu"] = "gelu"
+    """The function f."""
     scale: float | None = Field(default=None, gt=0)
     """The factor s; left out: 4 for `parallel` (He et al. 2022, the authors' exps/run_xsum.sh), 1 for the others."""
 

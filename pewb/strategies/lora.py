@@ -36,9 +36,13 @@ class Lora(PeftStrategy):
 
     kind: Literal["lora"] = "lora"
     variant: Literal["plain", "rslora", "dora", "pissa", "olora", "loftq"] = "plain"
+    """How the update is scaled, parted or begun; each is a method of its own."""
     rank: int = Field(default=8, ge=1)
+    """Of B·A."""
     alpha: float = Field(default=16, gt=0)
+    """The update is multiplied by alpha / rank (rslora: alpha / sqrt(rank))."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of what goes into the update."""
     targets: list[str] = Field(default=["query", "value"], min_length=1)
     """Canonical site names."""
     top_layers: int | None = Field(default=None, ge=1)

@@ -16,7 +16,9 @@ class Lycoris(PeftStrategy):
     """A strategy that adds a factored matrix to linear layers, by PEFT's `LycorisTuner`."""
 
     rank: int = Field(default=8, ge=1)
+    """Of the low-rank factors."""
     alpha: float = Field(default=16, gt=0)
+    """The update is multiplied by alpha / rank."""
     targets: list[str] = Field(default=["query", "value"], min_length=1)
     """Canonical site names."""
 

@@ -25,6 +25,7 @@ class PlacedPrompt(PeftStrategy):
     """
 
     num_virtual_tokens: int = Field(default=20, ge=1)
+    """Vectors in the place of words, before the text."""
 
     starts_as_backbone: ClassVar[bool] = False
     padding_side: ClassVar[str] = "left"

@@ -21,6 +21,7 @@ class PrefixTuning(PeftStrategy):
 
     kind: Literal["prefix_tuning"] = "prefix_tuning"
     num_virtual_tokens: int = Field(default=20, ge=1)
+    """Keys and values before those of the text, in every layer."""
 
     trains: ClassVar[str] = "keys and values before every layer's"
     equation: ClassVar[str] = "attn(Q, [P_k; K], [P_v; V])"

@@ -21,7 +21,9 @@ VARIANT_KEYS = ("variant", "placement")
 class Strategy(BaseModel):
     """The keys of a recipe's `[strategy]` section, and the facts that hold for every use of the strategy."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
+    )
 
     kind: str
 

@@ -25,6 +25,7 @@ class Vera(PeftStrategy):
     d_initial: float = Field(default=0.1, gt=0)
     """Where d starts (0.1: PEFT's default)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of what goes into the update."""
     targets: list[str] = Field(default=["query", "value"], min_length=1)
     """Canonical site names."""
 

@@ -35,14 +35,16 @@ class CausalLm(Completions):
     turn: str | int | None = None
     """The column with what is said, of a file with one turn a row; `speaker` says who, and `conversation` in which."""
     speaker: str | int | None = None
+    """The column with who says it."""
     conversation: str | int | None = None
     """Turns in a row with the same value belong together, and are never divided between the splits."""
     context: int | None = Field(default=None, ge=1)
     """Turns before the one that is learned; left out: 4."""
 
     identifier: str | int | None = None
+    """The column with a turn's name."""
     parent: str | int | None = None
-    """The columns with a turn's name and the name of the turn that it answers, of a file that holds trees of turns; each
+    """The column with the name of the turn that it answers, of a file that holds trees of turns; each
     answer of an assistant, with all that leads to it, is a chat."""
 
     model_head: ClassVar[ModelHead] = CAUSAL_LM

@@ -38,8 +38,11 @@ class ExtractiveQa(TaskFamily):
 
     kind: Literal["extractive_qa"] = "extractive_qa"
     question: str | int = "question"
+    """The column with the question."""
     context: str | int = "context"
+    """The column with the text in which the answer stands."""
     answers: str | int = "answers"
+    """The column with the right answers; none where there is none."""
     stride: int | None = Field(default=None, ge=0)
     """Tokens that a window shares with the one before it; left out: a third of `training.max_tokens`."""
     longest_answer: int | None = Field(default=None, ge=1)

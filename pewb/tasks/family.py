@@ -35,16 +35,19 @@ Rows = list[tuple[tuple[str, ...], Any]]
 class Shares(BaseModel):
     """How one file is divided, in parts of their sum."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     train: float = Field(default=80, gt=0)
+    """Part of the training split."""
     validation: float = Field(default=10, gt=0)
+    """Part of the validation split."""
     test: float = Field(default=10, gt=0)
+    """Part of the test split."""
 
 
 class TaskFamily(BaseModel):
     """The keys that a `task` table of every kind has, and the facts that hold for every task of the family."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     kind: str
     dataset: str | None = None
@@ -52,14 +55,17 @@ class TaskFamily(BaseModel):
     data: str | None = None
     """One file with everything, divided by a hash of the text (see `split`)."""
     train: str | None = None
+    """The file with the training examples."""
     validation: str | None = None
     """Left out: a tenth of the training examples, by a hash of the text."""
     test: str | None = None
+    """The file with the test examples, which are predicted once, in the end."""
     header: bool = True
     """Whether CSV and TSV files begin with the columns' names; without, columns are numbered from 0."""
     format: Format | None = None
     """Left out: told by the file's ending."""
     split: Shares | None = None
+    """The parts of the one file `data`; left out: 80, 10 and 10."""
 
     model_head: ClassVar[ModelHead]
     """What stands on top of the backbone: a new head, or the one with which it predicts tokens."""

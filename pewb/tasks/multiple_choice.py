@@ -40,6 +40,7 @@ class MultipleChoice(TaskFamily):
 
     kind: Literal["multiple_choice"] = "multiple_choice"
     prompt: str | int = "prompt"
+    """The column with what comes before the choices, or a text with columns in braces."""
     choices: str | int | list[str | int] = "choices"
     """The column with lists of choices (or with tables of `text` and `label`, as ARC has them), or a column for each."""
     label: str | int = "label"

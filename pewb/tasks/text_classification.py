@@ -33,7 +33,9 @@ class Binarize(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     threshold: float = 0.0
+    """Ratings above it are the second class, below it the first."""
     margin: float = Field(default=0.0, ge=0)
+    """Ratings so near to the threshold are left out."""
 
 
 class TextClassification(TaskFamily):
@@ -51,6 +53,7 @@ class TextClassification(TaskFamily):
     separator: str | None = Field(default=None, min_length=1)
     """What stands between the names of several classes; left out: a comma."""
     binarize: Binarize | None = None
+    """Two classes out of a rating."""
     metric: Literal["accuracy", "f1", "matthews_correlation", "f1_micro", "f1_macro"] | None = None
     """What is validated on and ranked by; left out: accuracy, or, where a text may have several classes, f1_micro."""
 

@@ -74,7 +74,7 @@ def test_a_groups_header_says_what_is_compared(make_record):
     assert "## minilm-l6 · movies (1,061 test examples) · cpu\n" in text
     assert "Device: EPYC." in text
     assert re.search(r"\*untouched model\*.*0\.496 \[", text)
-    assert "Majority share of the test labels: 0.505." in text
+    assert "The most frequent class has this share of the test labels: 0.505." in text
     assert "test set eeeeeeeeeeee" in text
 
 

@@ -94,10 +94,22 @@ def test_a_label_names_what_the_beginning_of_a_run_can_not(results, tmp_path):
     assert compare("lora: lr 1e-3", "lora: lr 1e-3, 3", tmp_path).other.settings == "lr 1e-3, 3 epochs"
 
 
+def test_a_row_may_be_called_as_its_table_shows_it(results, tmp_path):
+    results("lora", 180)
+    results("lora", 170, quantization="nf4")
+    results("full", 150)
+    assert compare("lora nf4", "full", tmp_path).one.quantization == "nf4"
+    assert compare("lora", "lora nf4", tmp_path).one.quantization == "none"
+    results("full", 150, settings="lr 1e-3, 3 epochs")
+    results("full", 150, facts={"train_examples": 1000})  # alone in its table: there it is just "full"
+    with pytest.raises(InputError, match="'full' fits 2 rows"):
+        compare("lora nf4", "full", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "words"),
     [
-        ("lora", "full", ["'lora' fits 2 rows", "lora: nf4, lr 1e-3", "lora: lr 1e-3"]),
+        ("lor", "full", ["'lor' fits 2 rows", "lora: nf4, lr 1e-3", "lora: lr 1e-3"]),
         ("looora", "full", ["no run in", "'looora'", "did you mean 'lora"]),
         ("full", "full", ["the same runs"]),
         ("full", "ia3", ["tested on different examples", "ffffffffffff"]),

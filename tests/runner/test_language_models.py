@@ -98,7 +98,7 @@ def test_a_comparison_ranks_the_smaller_loss_first_and_tests_the_others_against_
     assert group.standings[1].test.difference > 0, "of a loss more is worse"
     page = board.to_markdown()
     assert "untrained head |" not in page
-    assert "Majority share" not in page
+    assert "most frequent class has" not in page
     assert compare(full.run, lora.run, Path("results")).verdict == "full is better than lora"
 
 
