@@ -10,7 +10,7 @@ from pewb.choosing.answer import Budgets, Candidate, Entry, Ranking
 from pewb.choosing.evidence import Evidence
 from pewb.choosing.reasons import TIME_UNKNOWN, reason_for_nothing, reason_of_choice, reason_of_pilots
 from pewb.leaderboard.outcomes import has_collapsed
-from pewb.leaderboard.verdicts import standings
+from pewb.leaderboard.verdicts import contenders, standings
 from pewb.tasks import greater_is_better
 from pewb.units import format_bytes, format_count, format_seconds
 
@@ -33,8 +33,9 @@ def ranked(
         by_candidate = {id(entry.candidate): entry for entry in able}
         entries = [by_candidate.get(id(entry.candidate), entry) for entry in entries]
         alike = [entry for entry in able if entry.standing is None or entry.standing.place in _ALIKE]
-        choice = _cheapest([entry for entry in alike if not _has_collapsed(entry, evidence)] or alike)
-        passed_over = [entry for entry in alike if _cost(entry) < _cost(choice)]
+        doubts = {id(entry): doubt for entry in alike if (doubt := _doubt(entry, able, evidence))}
+        choice = _cheapest([entry for entry in alike if id(entry) not in doubts] or alike)
+        passed_over = [(entry, doubts[id(entry)]) for entry in alike if _cost(entry) < _cost(choice)]
         reason = reason_of_choice(choice, able, passed_over, title_of_limit)
     else:
         choice, reason = None, reason_for_nothing(entries, sorted(pool, key=_cost), title_of_limit)
@@ -81,10 +82,18 @@ def _against_best(able: list[Entry], evidence: Evidence) -> list[Entry]:
     return [replace(entry, standing=standing) for entry, standing in zip(ordered, found, strict=True)]
 
 
-def _has_collapsed(entry: Entry, evidence: Evidence) -> bool:
-    """Return whether a measured run learned nothing: so unlike its other seeds, it can't be told apart from anything."""
+def _doubt(entry: Entry, able: Sequence[Entry], evidence: Evidence) -> str | None:
+    """Return why an entry is not to be taken though it can't be told apart from the best of `able`, best first, if there is a reason.
+
+    Seeds that are much unlike can't be told apart from anything: one may have learned nothing.
+    """
     support = entry.candidate.support
-    return support is not None and has_collapsed(support.row.counted, evidence.outcomes)
+    if support is not None and has_collapsed(support.row.counted, evidence.outcomes):
+        return "of several seeds one learned nothing"
+    if len(able) > 1 and not contenders([one.standing for one in able])[able.index(entry)]:
+        behind = next(one for one in able if one.standing and one.standing.place == "behind")
+        return f"worse on average than {behind.candidate.name}, which is behind"
+    return None
 
 
 def _cheapest(entries: Sequence[Entry]) -> Entry:

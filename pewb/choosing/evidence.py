@@ -12,7 +12,7 @@ from pewb.assets import digest_file
 from pewb.choosing.peft_results import read_results
 from pewb.errors import InputError
 from pewb.leaderboard import Row, evidence_folder, rows_of
-from pewb.leaderboard.outcomes import Outcome, Untested, read_outcomes
+from pewb.leaderboard.outcomes import Outcome, Untested, read_outcomes, tokens_of
 from pewb.recipe import Cell, Recipe, parse_recipe
 from pewb.record import Record, read_records
 from pewb.strategies import Strategy
@@ -148,10 +148,8 @@ class Evidence:
         return supports, sorted(foreign, key=lambda one: (len(one.because), one.row.backbone, one.row.label))
 
     def _test_set(self, row: Row) -> tuple[Any, ...]:
-        """Return what rows must share to be ranked; losses are of tokens, of which other tokenizers make others of a text."""
-        outcome = self.outcomes.get(row.counted[0]) if row.counted and row.main_metric == "loss" else None
-        tokens = outcome.examples if isinstance(outcome, Outcome) else None
-        return row.task, row.test_digest, row.main_metric, tokens
+        """Return what rows must share to be ranked."""
+        return row.task, row.test_digest, row.main_metric, tokens_of(row.counted, row.main_metric, self.outcomes)
 
 
 def read_evidence(results: Path | None, files: Sequence[Path] = (), with_shipped: bool = True) -> Evidence:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pewb.choosing.answer import Entry
-from pewb.leaderboard.cells import p_value
+from pewb.leaderboard.cells import p_value, signed
 from pewb.units import format_bytes
 
 TIME_UNKNOWN = "how long it trains was not measured"
@@ -14,14 +14,15 @@ _FEW = 4
 """So many rows are named in a reason; of more, their number."""
 
 
-def reason_of_choice(choice: Entry, able: Sequence[Entry], passed_over: Sequence[Entry], memory: str) -> str:
-    """Return why `choice` is taken, of `able`, the measured rows that fit, best first; `passed_over` are cheaper ones."""
+def reason_of_choice(
+    choice: Entry, able: Sequence[Entry], passed_over: Sequence[tuple[Entry, str]], memory: str
+) -> str:
+    """Return why `choice` is taken, of `able`, the measured rows that fit, best first; `passed_over` are cheaper ones, and why."""
     reason = _reason_of_choice(choice, able, memory)
-    if not passed_over:
-        return reason
-    verb = "is" if len(passed_over) == 1 else "are"
-    names = _listed([entry.candidate.name for entry in passed_over])
-    return f"{reason}; {names} {verb} passed over: of several seeds one learned nothing"
+    for doubt in dict.fromkeys(doubt for _, doubt in passed_over):
+        names = [entry.candidate.name for entry, other in passed_over if other == doubt]
+        reason += f"; {_listed(names)} {'is' if len(names) == 1 else 'are'} passed over: {doubt}"
+    return reason
 
 
 def _reason_of_choice(choice: Entry, able: Sequence[Entry], memory: str) -> str:
@@ -44,8 +45,13 @@ def _reason_of_choice(choice: Entry, able: Sequence[Entry], memory: str) -> str:
             f"{cheapest} (by {format_bytes(choice.candidate.needs.whole_batch_bytes or 0)} for the whole batch at once)"
         )
     if choice is not best:
-        corrected = choice.standing.corrected_p if choice.standing else None
-        p = f" ({p_value(corrected)})" if corrected is not None else ""
+        standing = choice.standing
+        corrected, worst = (
+            (standing.corrected_p, standing.at_worst(support.row.main_metric if support else None))
+            if standing
+            else (None, None)
+        )
+        p = f" ({p_value(corrected)}; at worst {signed(worst)})" if corrected is not None and worst is not None else ""
         return (
             f"{start}, can't be told apart from {best.candidate.name}'s {best.value:.3f}{p},"
             f" and {cheapest} of those, {held}{unsure}"

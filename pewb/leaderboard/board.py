@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from copy import copy
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from pewb.errors import InputError
 from pewb.leaderboard.group import Group
-from pewb.leaderboard.outcomes import Outcomes, read_outcomes
+from pewb.leaderboard.outcomes import Outcomes, read_outcomes, tokens_of
 from pewb.leaderboard.row import Row
 from pewb.leaderboard.rows import rows_of
 from pewb.record import Record, read_records
@@ -39,14 +39,17 @@ _NOTES = """
 - **Against the best.** A paired test on the same test examples says whether a row's main metric
   differs from the best row's, beyond what other seeds might bring: a bootstrap over the examples
   with Student's t over the seeds. How much seeds matter is pooled over the rows that have several
-  (less those of which a run predicts the same everywhere); a row whose own seeds differ more is
-  given its own variance and degrees of freedom, a classical predictor none. Where no row has a second
+  (less those of which a run predicts the same everywhere, or whose seeds differ far more than those
+  of the rest); a row whose own seeds differ more is given its own variance and degrees of freedom,
+  a classical predictor none. Where no row has a second
   seed, McNemar's exact test says whether the single runs differ (where examples are not right or
   wrong, a bootstrap over them). p is Holm's, corrected for the number of rows tested. "≈": p is 0.05
   or more, so these records can't tell the row apart from the best. That is no proof that they are
-  equal: with few seeds much is left open. Which row is best was found on the same examples, so where
-  many are equally good, one of them may lead by luck and another seem behind: in simulations of
-  single runs in 10 % of tables of 6 such rows, in 22 % of 29.
+  equal: with few seeds much is left open, and "at worst" is the end of the difference's 95 % interval.
+  Which row is best was found on the same examples, so where many are equally good, one of them may lead
+  by luck and another seem behind: in simulations of three seeds in 3 % of tables of 6 such rows and in
+  none of 150 of 29; of single runs, where seeds change a row by half a point, in 20 % of 6 and in 64 %
+  of 29. A row that did worse than one which can be told apart from the best is not named cheapest.
 - **Pareto: yes.** No other strategy is as good in the main metric, peak memory, train time and
   trainable parameters, and better in one of these.
 - **Best for a budget.** The best row within each budget at which the answer changes; small steps may
@@ -67,7 +70,7 @@ _NOTES = """
 - **Planned.** What each run's own plan foretold of its peak before it trained, knowing its largest
   batches; negative: too little. `pewb plan`, which knows no lengths, takes batches at `max_tokens`.
 - **Status.** A run that failed is a row too. "older numerics": pewb has computed differently since;
-  run it again to compare.
+  run it again to compare. Where there are rows of today's numerics it is not held against them.
 """
 
 
@@ -87,8 +90,8 @@ class Leaderboard:
                 [row for row in references if row.task_conditions == members[0].task_conditions],
                 outcomes or {},
             )
-            for members in _grouped(strategies)
-        ] + [Group(members, [], outcomes or {}) for members in _grouped(alone)]
+            for members in _grouped(strategies, outcomes or {})
+        ] + [Group(members, [], outcomes or {}) for members in _grouped(alone, outcomes or {})]
         """Those of references without a strategy come last."""
 
     @classmethod
@@ -155,9 +158,17 @@ class Leaderboard:
         return path
 
 
-def _grouped(rows: Iterable[Row]) -> list[list[Row]]:
-    """Return rows that may be compared together, in the order of what they share; those of the most training examples first."""
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.group_conditions].append(row)
-    return [groups[place] for place in sorted(groups, key=lambda place: (place[:-1], -int(place[-1] or 0)))]
+def _grouped(rows: Sequence[Row], outcomes: Outcomes) -> list[list[Row]]:
+    """Return rows that may be compared together, in the order of what they share; those of the most training examples first.
+
+    Losses over other tokens are apart; a row without predictions stands with the most.
+    """
+    groups: dict[tuple[tuple[str, ...], str], list[Row]] = defaultdict(list)
+    tokens = [tokens_of(row.counted, row.main_metric, outcomes) for row in rows]
+    known = Counter((row.group_conditions, one) for row, one in zip(rows, tokens, strict=True) if one)
+    for row, one in zip(rows, tokens, strict=True):
+        others = [(count, other) for (place, other), count in known.items() if place == row.group_conditions]
+        groups[row.group_conditions, one or (max(others)[1] if others else "")].append(row)
+    return [
+        groups[place] for place in sorted(groups, key=lambda place: (place[0][:-1], -int(place[0][-1] or 0), place[1]))
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pewb.errors import InputError, nearest
-from pewb.evaluation.paired import PairedTest, Predictor, paired_test
+from pewb.evaluation.paired import BOOTSTRAP_OF_EXAMPLES, MCNEMAR, PairedTest, Predictor, paired_test
 from pewb.evaluation.parts import is_tested
 from pewb.leaderboard.board import Leaderboard
 from pewb.leaderboard.cells import p_value, signed
@@ -50,11 +50,21 @@ class Comparison:
     def verdict(self) -> str:
         """Whether the difference is real, in plain words."""
         one, other = self.names
+        if self.is_of_single_runs:
+            one, other = (
+                f"this run of {name}" if row.is_random else name
+                for name, row in zip(self.names, (self.one, self.other), strict=True)
+            )
         if self.test.p_value >= SIGNIFICANCE:
             return f"{one} and {other} can't be told apart on these {self.one.test_examples:,} test examples"
         first_is_better = (self.test.difference > 0) == greater_is_better(self.one.main_metric)
         better, worse = (one, other) if first_is_better else (other, one)
         return f"{better} is better than {worse}"
+
+    @property
+    def is_of_single_runs(self) -> bool:
+        """Whether these models were held against each other, for nothing is known of what other seeds bring."""
+        return self.test.test in (MCNEMAR, BOOTSTRAP_OF_EXAMPLES) and (self.one.is_random or self.other.is_random)
 
     @property
     def evidence(self) -> str:
@@ -118,10 +128,19 @@ def compare(one: str, other: str, results: Path) -> Comparison:
                 else " examples"
             )
         )
+    # Where one side's table tells of seeds and the other's does not, they are thought to matter as much there.
+    noises = [predictor.noise or against.noise, against.noise or predictor.noise]
+    predictor, against = (
+        replace(each, noise=noise if side.row.is_random and side.peers else None)
+        for each, noise, side in zip((predictor, against), noises, sides, strict=True)
+    )
     test = paired_test(predictor, against)
     names = brief_names([first, second])
     prices = [_price(cost, first, second) for cost in _PRICES]
-    return Comparison(first, second, (names[0], names[1]), test, prices, _notes(first, second))
+    comparison = Comparison(first, second, (names[0], names[1]), test, prices, _notes(first, second))
+    if comparison.is_of_single_runs:
+        comparison.notes.append("one run each: with other seeds it may be the other way round; run each with several")
+    return comparison
 
 
 @dataclass(frozen=True)

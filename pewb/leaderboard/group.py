@@ -19,6 +19,7 @@ from pewb.leaderboard.verdicts import (
     Standing,
     brief_names,
     cheapest,
+    contenders,
     pareto_optimal,
     staircase,
     standings,
@@ -186,12 +187,23 @@ class Group:
         if not alike:
             return f"every row that was tested can be told apart from {self._name(best)}, the best."
         text = f"{_listed([self._name(row) for row in alike])} can't be told apart from {self._name(best)}, the best."
+        able = [row for row, is_able in zip(self.rows, contenders(self.standings), strict=True) if is_able]
+        if doubtful := [self._name(row) for row in alike if row not in able]:
+            [behind, *_] = self._placed("behind")
+            text += f" {_listed(doubtful)} did worse than {self._name(behind)}, which can."
+        if able == [best]:
+            return text
         picks: dict[str, list[str]] = defaultdict(list)
         for cost in COSTS:
-            if row := cheapest([best, *alike], cost):
-                picks[self._name(row)].append(f"{cost.name} ({cost.shown(cost.of(row))})")
+            if row := cheapest(able, cost):
+                picks[self._name(row) + self._at_worst(row)].append(f"{cost.name} ({cost.shown(cost.of(row))})")
         told = [f"{name} in {_listed(prices)}" for name, prices in picks.items()]
-        return f"{text} The cheapest of these: {'; '.join(told)}." if told else text
+        return f"{text} The cheapest of {'the rest' if doubtful else 'these'}: {'; '.join(told)}." if told else text
+
+    def _at_worst(self, row: Row) -> str:
+        standing = self.standings[self.rows.index(row)]
+        worst = standing.at_worst(row.main_metric) if standing else None
+        return "" if worst is None else f" (at worst {cells.signed(worst)})"
 
     def _budget(self, cost: Cost) -> str:
         steps = [

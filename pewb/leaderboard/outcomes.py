@@ -72,6 +72,15 @@ def seed_noise(rows: Iterable[Sequence[str]], outcomes: Outcomes) -> SeedNoise |
     return SeedNoise.pooled(one[1].values for one in found if not isinstance(one, Untested))
 
 
+def tokens_of(runs: Sequence[str], metric: str | None, outcomes: Outcomes) -> str | None:
+    """Return the digest of the tokens over which `runs` have their loss; None of another metric, or where it is not known.
+
+    Another tokenizer or another `training.max_tokens` makes other tokens of the same texts, and a loss is for each token.
+    """
+    outcome = outcomes.get(runs[0]) if runs and metric == "loss" else None
+    return outcome.examples if isinstance(outcome, Outcome) else None
+
+
 def has_collapsed(runs: Iterable[str], outcomes: Outcomes) -> bool:
     """Return whether one of `runs` predicts the same for every example."""
     found = (outcomes.get(run) for run in runs)
@@ -103,7 +112,10 @@ def _outcome(record: Record, folder: Path) -> Outcome | Untested:
     if not abs(value - record.metrics[metric].value) <= allowed:
         return Untested(f"{record.predictions} does not give the recorded {metric}")
     content = "\n".join(f"{line[0]}\t{line[place]}" for line in lines)
-    is_degenerate = len(set(columns.get("predicted", ("", "x")))) == 1
+    predicted = set(columns.get("predicted", ("", "x")))
+    if named == "tags":
+        predicted = {tag for tags in predicted for tag in tags.split()}
+    is_degenerate = len(predicted) == 1
     return Outcome(hashlib.sha256(content.encode()).hexdigest(), parts, is_degenerate)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pewb.evaluation.paired import PairedTest, holm, paired_tests
 from pewb.leaderboard.outcomes import Outcomes, Untested, of_runs, seed_noise
 from pewb.leaderboard.row import Row
+from pewb.tasks import greater_is_better
 from pewb.units import format_bytes, format_count, format_seconds
 
 SIGNIFICANCE = 0.05
@@ -27,6 +28,12 @@ class Standing:
     """Holm's, over every comparison with the best of the group."""
     reason: str | None = None
     """Why it is not tested."""
+
+    def at_worst(self, metric: str | None) -> float | None:
+        """Return the end of the difference's 95 % interval at which the row is furthest behind in `metric`; None for the best."""
+        if self.test is None:
+            return None
+        return self.test.low if greater_is_better(metric) else self.test.high
 
     def to_json(self) -> dict[str, Any]:
         """Return the standing as JSON values."""
@@ -57,6 +64,10 @@ def standings(rows: Sequence[Row], outcomes: Outcomes) -> list[Standing | None]:
     found: list[Standing | None] = [None] * len(rows)
     if len(entrants) < 2:
         return found
+    for place in entrants:
+        if _is_outdated(rows[place], rows):
+            found[place] = Standing("not tested", reason="older numerics")
+    entrants = [place for place in entrants if found[place] is None]
     best, *others = entrants
     for place, standing in zip(others, _against(rows[best], [rows[place] for place in others], outcomes), strict=True):
         found[place] = standing
@@ -92,9 +103,27 @@ def _turned(test: PairedTest) -> PairedTest:
     return replace(test, difference=-test.difference, low=-test.high, high=-test.low)
 
 
+def contenders(standings: Sequence[Standing | None]) -> list[bool]:
+    """Return which rows, best first, may be taken for what they cost: those above every row that is told apart from the best.
+
+    A row whose seeds differ much can't be told apart from a best one that is far better: what is known of it is little, and
+    rows that are known to be behind did better.
+    """
+    places = [standing.place if standing else None for standing in standings]
+    end = places.index("behind") if "behind" in places else len(places)
+    return [place in ("best", "alike") and number < end for number, place in enumerate(places)]
+
+
+def _is_outdated(row: Row, rows: Sequence[Row]) -> bool:
+    """Return whether pewb has computed differently since, and there are rows of today's numerics to compare."""
+    return row.older_numerics and any(
+        not other.older_numerics for other in rows if other.status == "success" and other.kind == "strategy"
+    )
+
+
 def pareto_optimal(rows: Sequence[Row]) -> list[bool]:
     """Return whether no other strategy is at least as good in the main metric and every cost, and better in one of them."""
-    points = [_point(row) for row in rows]
+    points = [None if _is_outdated(row, rows) else _point(row) for row in rows]
     return [point is not None and not any(other and _dominates(other, point) for other in points) for point in points]
 
 
@@ -117,7 +146,8 @@ def staircase(rows: Sequence[Row], cost: Cost) -> list[Row]:
     A reference costs nothing, so that a strategy which is no better than one is not recommended at any price.
     """
     steps: list[Row] = []
-    for row in sorted(_priced(rows, cost), key=lambda row: (_price(row, cost), -row.merit, row.label)):
+    current = [row for row in rows if not _is_outdated(row, rows)]
+    for row in sorted(_priced(current, cost), key=lambda row: (_price(row, cost), -row.merit, row.label)):
         if not steps or row.merit > steps[-1].merit:
             steps.append(row)
     return steps if any(row.kind == "strategy" for row in steps) else []

@@ -168,6 +168,50 @@ def test_predictors_that_no_seed_changes_say_nothing_of_the_others():
     assert SeedNoise.pooled(np.array([[0.7, 0.7]])) is None
 
 
+def test_one_that_varies_far_more_than_the_rest_does_not_make_them_look_unstable():
+    stable = np.array([[0.80, 0.81, 0.805], [0.70, 0.71, 0.715], [0.75, 0.755, 0.76]])
+    wild = np.array([[0.50, 0.80, 0.65]])
+    assert SeedNoise.pooled([*stable, *wild]) == SeedNoise.pooled(stable)
+    assert SeedNoise.pooled(stable).degrees_of_freedom == 6
+    alike = np.add(stable, [0.0, 0.01, -0.01])
+    assert SeedNoise.pooled([*stable, *alike]).degrees_of_freedom == 12
+
+
+def test_what_seeds_and_examples_bring_together_counts_once():
+    """Seeds that are right on other examples, each of the same chance: the seeds' variance holds all of it."""
+    from scipy.stats import t
+
+    generator = np.random.default_rng(12)
+    one, other = (generator.random((4000, 20)) < 0.8 for _ in range(2))  # nothing is common to the seeds
+    test = paired_test(Predictor(one), Predictor(other))
+    error = np.sqrt((one.mean(0).var(ddof=1) + other.mean(0).var(ddof=1)) / 20)
+    assert (test.high - test.low) / 2 == pytest.approx(t.ppf(0.975, 38) * error, rel=0.1)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_so_few_examples_can_not_say_more_than_a_sign_test(num_seeds):
+    noise = SeedNoise(1e-8, 8)
+    right, wrong = (np.full((5, num_seeds), is_right) for is_right in (True, False))
+    assert paired_test(Predictor(right, noise), Predictor(wrong, noise)).p_value == pytest.approx(2 / 2**5)
+
+
+def test_p_does_not_depend_on_what_is_drawn(monkeypatch):
+    """It is near to what any other resamples of the examples give: of the seeds nothing is drawn."""
+    from pewb.evaluation import paired
+
+    generator = np.random.default_rng(13)
+    hard = generator.random((1000, 1))
+    one, other = (Predictor((hard + 0.3 * generator.normal(size=(1000, 3))) < share) for share in (0.82, 0.79))
+    p_values = [paired_test(one, other).p_value]
+    weights = paired._weights
+    for seed in (1, 2):
+        monkeypatch.setattr(
+            paired, "_weights", lambda _, *sizes, seed=seed: weights(np.random.default_rng(seed), *sizes)
+        )
+        p_values.append(paired_test(one, other).p_value)
+    assert p_values == pytest.approx([p_values[0]] * 3, rel=0.1)
+
+
 def test_one_without_randomness_adds_no_variance():
     noise = SeedNoise(1e-4, 8)
     strategy, fixed = _with_accuracies([0.80], noise), _with_accuracies([0.78])

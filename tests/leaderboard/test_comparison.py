@@ -38,18 +38,23 @@ def test_a_real_difference_and_its_price(results, tmp_path):
     results("lora", 180)
     results("full", 120)
     found = compare("lora", "full", tmp_path)
-    assert found.verdict == "lora is better than full"
+    assert found.verdict == "this run of lora is better than this run of full"
+    assert any("with other seeds it may be the other way round" in note for note in found.notes)
     assert found.test.difference == pytest.approx(0.3)
     assert "McNemar" in found.evidence
     assert {price.name: price.ratio for price in found.prices}["memory"] == 1
-    assert compare("full", "lora", tmp_path).verdict == "lora is better than full"
+    assert compare("full", "lora", tmp_path).verdict == found.verdict
     assert json.loads(json.dumps(found.to_json()))["verdict"] == found.verdict
 
 
 def test_no_difference_is_said_in_plain_words(results, tmp_path):
     results("lora", 180)
     results("full", 179)
-    assert compare("lora", "full", tmp_path).verdict == "lora and full can't be told apart on these 200 test examples"
+    assert compare("lora", "full", tmp_path).verdict == (
+        "this run of lora and this run of full can't be told apart on these 200 test examples"
+    )
+    results("mean", 100, is_reference=True, backbone="")
+    assert compare("lora", "mean", tmp_path).verdict == "this run of lora is better than mean"
 
 
 def test_a_row_has_all_its_seeds_a_run_and_a_path_just_one(results, tmp_path):
@@ -57,6 +62,8 @@ def test_a_row_has_all_its_seeds_a_run_and_a_path_just_one(results, tmp_path):
     results("full", 150)
     assert compare("lora", "full", tmp_path).one.seeds == [0, 1]
     assert "bootstrap" in compare("lora", "full", tmp_path).evidence
+    assert compare("lora", "full", tmp_path).verdict == "lora is better than full"
+    assert compare("lora", "full", tmp_path).notes == []
     assert compare(first, "full", tmp_path).one.seeds == [0]
     assert compare(str(tmp_path / f"{first}.json"), "full", tmp_path).one.seeds == [0]
 
@@ -145,5 +152,5 @@ def test_what_is_printed_fits_the_terminal(results, tmp_path, monkeypatch, width
     leaderboards.print_comparison(compare("lora", "full", tmp_path))
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= width
-    assert lines[0] == "lora is better than full."
+    assert lines[0] == "this run of lora is better than this run of full."
     assert any(line.startswith("Note: other backbones: minilm-l6 and other") for line in lines)

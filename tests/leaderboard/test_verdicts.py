@@ -70,7 +70,7 @@ def test_rows_are_marked_against_the_best(board):
     told = dict(group.conclusions)
     assert told["Not told apart from the best"] == (
         "dora and lora can't be told apart from full, the best. The cheapest of these:"
-        " lora in memory (300.0 MiB), train time (30 s) and trainable parameters (300)."
+        " lora (at worst −0.022) in memory (300.0 MiB), train time (30 s) and trainable parameters (300)."
     )
 
 
@@ -108,8 +108,67 @@ def test_a_reference_may_be_the_best_but_never_the_cheapest_strategy(make_record
     assert told["Not told apart from the best"].startswith(
         "lora can't be told apart from tf_idf_logistic_regression, the best. The cheapest of"
     )
-    assert "lora in memory" in told["Not told apart from the best"]
+    assert "lora (at worst −0.022) in memory" in told["Not told apart from the best"]
     assert not any(head.startswith("Best for") for head in told)
+
+
+def test_a_row_that_did_worse_than_one_that_is_behind_is_not_named_cheapest(make_record):
+    """Its seeds differ so much that it can't be told apart from anything."""
+    seeds = {"full": (0.90, 0.9025), "lora": (0.88, 0.8825), "ia3": (0.80, 0.8025), "prompt": (0.60, 0.88)}
+    records, outcomes = [], {}
+    for mib, (name, values) in zip((600, 300, 200, 100), seeds.items(), strict=True):
+        for seed, value in enumerate(values):
+            records.append(_priced(make_record, name, value, mib=mib, seed=seed))
+            outcomes[records[-1].run] = _outcome(round(value * NUM))
+    [group] = Leaderboard(records, outcomes).groups
+    places = {
+        row.strategy: standing.place for row, standing in zip(group.rows, group.standings, strict=True) if standing
+    }
+    assert places == {
+        "full": "best",
+        "lora": "behind",
+        "ia3": "behind",
+        "prompt": "alike",
+        "untouched model": "not tested",
+    }
+    assert dict(group.conclusions)["Not told apart from the best"] == (
+        "prompt can't be told apart from full, the best. prompt did worse than lora, which can."
+    )
+
+
+def test_rows_of_older_numerics_are_not_held_against_todays(make_record):
+    records = [
+        _priced(make_record, "full", 0.95, numerics_version=1),
+        _priced(make_record, "lora", 0.90),
+        _priced(make_record, "ia3", 0.70),
+    ]
+    outcomes = {record.run: _outcome(count) for record, count in zip(records, (380, 360, 280), strict=True)}
+    [group] = Leaderboard(records, outcomes).groups
+    places = {
+        row.strategy: standing.place for row, standing in zip(group.rows, group.standings, strict=True) if standing
+    }
+    assert places["full"] == "not tested"
+    assert (places["lora"], places["ia3"]) == ("best", "behind")
+    assert dict(group.conclusions)["Not tested against the best"] == "full (older numerics)."
+    assert [is_optimal for row, is_optimal in zip(group.rows, group.pareto, strict=True) if row.strategy == "full"] == [
+        False
+    ]
+    [alone] = Leaderboard([records[0], _priced(make_record, "ia3", 0.70, numerics_version=1)], outcomes).groups
+    assert alone.standings[0].place == "best"
+
+
+def test_losses_over_other_tokens_stand_in_tables_of_their_own(make_record):
+    def of_loss(name, loss):
+        return _priced(
+            make_record, name, 0.5, main_metric="loss", metrics={"loss": Metric(value=loss, low=loss, high=loss)}
+        )
+
+    records = [of_loss("lora", 3.1), of_loss("full", 3.0), of_loss("ia3", 2.9), of_loss("mam", 3.2)]
+    outcomes = {
+        record.run: _outcome(200, tokens) for record, tokens in zip(records, ("128", "128", "32"), strict=False)
+    } | {records[3].run: Untested("gone")}
+    tables = [[row.strategy for row in group.rows if row.runs] for group in Leaderboard(records, outcomes).groups]
+    assert sorted(tables) == [["full", "lora", "mam"], ["ia3"]]
 
 
 def test_the_same_rows_marked_whatever_their_order(board, make_record):
