@@ -66,7 +66,9 @@ _NOTES = """
   quantised ones counted as what they stand for.
 - **Size on disk** is what must be shipped beside the backbone.
 - **Time and memory compare only within one kind of device**, and time only as far as the devices
-  named are alike. Train time is the optimizer's steps alone.
+  named are alike. Train time is the optimizer's steps alone; in parentheses where the machine was of
+  another speed than that of most rows, as its matrix products say: then it counts for no budget, and
+  the row is not looked at for "Pareto".
 - **Planned.** What each run's own plan foretold of its peak before it trained, knowing its largest
   batches; negative: too little. `pewb plan`, which knows no lengths, takes batches at `max_tokens`.
 - **Status.** A run that failed is a row too. "older numerics": pewb has computed differently since;

@@ -53,7 +53,7 @@ def full_columns(lines: Sequence[Line]) -> list[Column]:
     if any(row.device == "cpu" and row.kind == "strategy" for row in rows):
         columns.append(Column("peak resident", lambda line: format_bytes(line.row.memory.train.peak_resident_bytes)))
     columns += [
-        Column("train time", lambda line: format_seconds(line.row.time.train_seconds)),
+        Column("train time", lambda line: _time(line.row)),
         Column("samples/s", lambda line: _rate(line.row.time.samples_per_second)),
         Column(_metric_name(rows), lambda line: _metric(line.row.main), right=False),
     ]
@@ -80,7 +80,7 @@ def compact_columns(lines: Sequence[Line], narrow: bool = False) -> list[Column]
         Column("strategy", lambda line: line.name, right=False),
         Column("share", lambda line: _share(line.row.trainable_share)),
         _memory_column(rows, ""),
-        Column("train time", lambda line: format_seconds(line.row.time.train_seconds)),
+        Column("train time", lambda line: _time(line.row)),
         Column(_metric_name(rows), lambda line: (_brief_metric if narrow else _metric)(line.row.main), right=False),
         *marks,
         *seeds,
@@ -120,6 +120,12 @@ def _label(row: Row) -> str:
     """Return the row's label for a table that has a column for its storage."""
     details = ", ".join(part for part in (row.settings, row.distinction) if part)
     return f"{row.strategy}: {details}" if details else row.strategy
+
+
+def _time(row: Row) -> str:
+    """Return the time of the training, in parentheses where it does not compare with the table's."""
+    text = format_seconds(row.time.train_seconds)
+    return text if row.time_compares else f"({text})"
 
 
 def _metric_name(rows: Sequence[Row]) -> str:

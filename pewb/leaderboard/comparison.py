@@ -12,6 +12,7 @@ from pewb.evaluation.paired import BOOTSTRAP_OF_EXAMPLES, MCNEMAR, PairedTest, P
 from pewb.evaluation.parts import is_tested
 from pewb.leaderboard.board import Leaderboard
 from pewb.leaderboard.cells import p_value, signed
+from pewb.leaderboard.group import Group
 from pewb.leaderboard.outcomes import Untested, no_test, of_runs, read_outcomes, seed_noise
 from pewb.leaderboard.row import Row
 from pewb.leaderboard.rows import rows_of
@@ -258,8 +259,14 @@ def _notes(one: Row, other: Row) -> list[str]:
         "versions of the numerics": (one.numerics_version, other.numerics_version),
     }
     are_strategies = one.kind == other.kind == "strategy"
-    return [
+    notes = [
         f"other {name}: {first} and {second}" + (", so times and memory do not compare" if name == "devices" else "")
         for name, (first, second) in facts.items()
         if first != second and (are_strategies or name not in ("backbones", "devices"))
     ]
+    if are_strategies and not Group([one, other], [], {}).times_compare:
+        speeds = [f"{(row.time.matmul_peak_flops_per_second or 0) / 1e9:.0f}" for row in (one, other)]
+        notes.append(
+            f"machines of other speed: {' and '.join(speeds)} GFLOP/s in products of matrices, so times do not compare"
+        )
+    return notes

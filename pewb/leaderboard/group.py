@@ -41,7 +41,9 @@ class Group:
             outcomes: right or wrong for each test example, by run.
         """
         untouched = untouched_row(strategies)
-        self.rows = sorted([*strategies, *references, *([untouched] if untouched else [])], key=_rank)
+        self._speeds = _speeds(strategies)
+        timed = [row.model_copy(update={"time_compares": _compares(row, self._speeds)}) for row in strategies]
+        self.rows = sorted([*timed, *references, *([untouched] if untouched else [])], key=_rank)
         self.standings: list[Standing | None] = standings(self.rows, outcomes)
         self.pareto = pareto_optimal(self.rows)
         self._place = strategies[0]
@@ -60,6 +62,11 @@ class Group:
     def names(self) -> list[str]:
         """For each row the shortest of its names that no other has."""
         return [self._name(row) for row in self.rows]
+
+    @property
+    def times_compare(self) -> bool:
+        """Whether all rows were timed on equally fast machines."""
+        return all(row.time_compares for row in self.rows)
 
     @property
     def title(self) -> str:
@@ -104,6 +111,12 @@ class Group:
         facts = []
         if names := sorted({name for one in self.rows if one.kind == "strategy" for name in one.device_names}):
             facts.append(f"Device: {', '.join(names)}.")
+        if others := [name for name, row in zip(self.names, self.rows, strict=True) if not row.time_compares]:
+            peaks = [one.time.matmul_peak_flops_per_second for one in self.rows if not one.time_compares]
+            facts.append(
+                f"Times in parentheses ({', '.join(others)}) are of other machines: products of matrices ran at"
+                f" {_gigaflops(peaks)} GFLOP/s there, at {_gigaflops(self._speeds[1])} for the rest."
+            )
         if shares := sorted({one.majority_share for one in self.rows if one.majority_share is not None}):
             facts.append(f"The most frequent class has this share of the test labels: {cells.number_range(shares)}.")
         digests = [("backbone", self._place.backbone_digest), ("test set", self._place.test_digest)]
@@ -269,6 +282,33 @@ def _is_plannable(row: Row) -> bool:
 
 def _rows(count: int) -> str:
     return "one row" if count == 1 else f"{count} rows"
+
+
+_AS_FAST = 1.25
+"""Machines whose matrix products differ by no more than this factor count as equally fast."""
+
+
+def _speeds(rows: Sequence[Row]) -> tuple[str | None, list[float]]:
+    """Return in which precision most rows were timed on equally fast machines, and these machines' speeds; none if none is known."""
+    known = sorted((speed, row.precision) for row in rows if (speed := row.time.matmul_peak_flops_per_second))
+    alike = [(kind, [other for other, its in known if its == kind and _is_near(other, speed)]) for speed, kind in known]
+    return max(alike, key=lambda found: (len(found[1]), found[1]), default=(None, []))
+
+
+def _compares(row: Row, speeds: tuple[str | None, list[float]]) -> bool:
+    """Return whether a row was timed on a machine as fast as those; one of which that is not known is thought to be."""
+    speed = row.time.matmul_peak_flops_per_second
+    return not speed or row.precision != speeds[0] or any(_is_near(speed, other) for other in speeds[1])
+
+
+def _is_near(speed: float, other: float) -> bool:
+    return max(speed, other) <= _AS_FAST * min(speed, other)
+
+
+def _gigaflops(speeds: Sequence[float | None]) -> str:
+    known = sorted(speed / 1e9 for speed in speeds if speed)
+    low, high = f"{known[0]:.0f}", f"{known[-1]:.0f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _rank(row: Row) -> tuple[Any, ...]:

@@ -105,7 +105,7 @@ def points_of(group: Group) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "memory": memory and memory / 2**20,
-                "seconds": row.time.train_seconds,
+                "seconds": row.comparable_seconds,
                 "standing": told,
                 "color": color,
             }

@@ -69,6 +69,8 @@ class Row(BaseModel):
     """What the plan said before the runs; empty for records from before there were plans."""
     time: Time
     """The mean over seeds."""
+    time_compares: bool = True
+    """Whether its times are of machines as fast as those of most rows of its table."""
     shipped_bytes: int | None
     main_metric: str | None
     metrics: dict[str, Metric]
@@ -96,6 +98,11 @@ class Row(BaseModel):
     def peak_memory_bytes(self) -> int | None:
         """The peak in training: what a GPU's allocator held, else the live tensors."""
         return _held(self.memory.train)
+
+    @property
+    def comparable_seconds(self) -> float | None:
+        """The time of its training, where it compares with the table's."""
+        return self.time.train_seconds if self.time_compares else None
 
     @property
     def planned_memory_bytes(self) -> int | None:

@@ -95,6 +95,7 @@ def untouched_row(rows: Sequence[Row]) -> Row | None:
         "time": Time(),
         "baseline": {},
         "outcomes": {},
+        "time_compares": True,
     }
     blank |= {name: [] for name in ("runs", "records", "counted", "warnings", "device_names")}
     blank |= dict.fromkeys(("settings", "distinction"), "")

@@ -53,7 +53,7 @@ class Cost:
 
 COSTS = (
     Cost("memory", lambda row: row.peak_memory_bytes, format_bytes),
-    Cost("train time", lambda row: row.time.train_seconds, format_seconds),
+    Cost("train time", lambda row: row.comparable_seconds, format_seconds),
     Cost("trainable parameters", lambda row: row.parameters.trainable if row.parameters else None, format_count),
 )
 

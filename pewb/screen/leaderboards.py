@@ -45,6 +45,8 @@ def print_leaderboard(board: Any) -> None:
             details.append("± the larger half of the 95 % interval")
         if "marks" in columns:
             details.append("≈ can't be told apart from the best; ◆ Pareto-optimal; ? not tested")
+        if not group.times_compare:
+            details.append("(time): of a machine of another speed than that of most rows")
         details += [f"{head}: {text}" for head, text in group.conclusions]
         for text in details:
             out.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)), soft_wrap=False)

@@ -62,6 +62,22 @@ def test_a_choice_that_is_not_the_best_names_the_best_and_the_p_value(simulated_
     assert found.ranking.reason.endswith("376.0 MiB of 8.00 GiB")
 
 
+def test_a_row_that_did_worse_than_one_that_is_behind_is_passed_over(simulated_as):
+    """A prompt's two seeds on dialogue are so far apart that they can't be told apart from anything, and it is the cheapest."""
+    simulated_as(
+        dict.fromkeys(("full", "lora", "bottleneck_adapter", "top_layers", "ia3"), (900, 1, 1))
+        | {"prompt_tuning": (90, 1, 1)}
+    )
+    found = chosen_at("8GiB", recipe=ROOT / "recipes" / "compare_dialogue_smollm2.toml")
+    entries = {entry.candidate.name: entry for entry in found.ranking.entries}
+    assert entries["prompt_tuning"].standing.place == "alike"
+    assert entries["bottleneck_adapter"].standing.place == "behind"
+    assert found.choice.candidate.name == "full"
+    assert found.ranking.reason.endswith(
+        "; prompt_tuning is passed over: worse on average than bottleneck_adapter, which is behind"
+    )
+
+
 def test_memory_that_every_row_names_is_what_a_plan_and_a_run_take_it_for():
     section = DeviceSection(kind="cpu", memory="1GiB")
     assert [target.memory_bytes for target in targets_of([section, section])] == [2**30]

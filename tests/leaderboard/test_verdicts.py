@@ -171,6 +171,33 @@ def test_losses_over_other_tokens_stand_in_tables_of_their_own(make_record):
     assert sorted(tables) == [["full", "lora", "mam"], ["ia3"]]
 
 
+def test_times_of_a_faster_machine_are_not_held_against_the_others(make_record):
+    speeds = {"full": 440e9, "lora": 460e9, "ia3": 900e9}
+    records = [
+        _priced(make_record, name, value, seconds=100).model_copy(
+            update={"time": Time(train_seconds=seconds, matmul_peak_flops_per_second=speeds[name])}
+        )
+        for name, value, seconds in (("full", 0.9, 200), ("lora", 0.89, 150), ("ia3", 0.89, 100))
+    ]
+    outcomes = {record.run: _outcome(356) for record in records}
+    [group] = Leaderboard(records, outcomes).groups
+    assert {row.strategy: row.time_compares for row in group.rows if row.runs} == {
+        "full": True,
+        "lora": True,
+        "ia3": False,
+    }
+    told = dict(group.conclusions)
+    assert "train time (2 min 30 s)" in told["Not told apart from the best"]
+    assert "from 1 min 40 s" not in told["Best for a budget of train time"]
+    page = group.to_markdown()
+    assert "(1 min 40 s)" in page
+    assert (
+        "(ia3) are of other machines: products of matrices ran at 900 GFLOP/s there, at 440 to 460 for the rest" in page
+    )
+    unknown = [record.model_copy(update={"time": Time(train_seconds=9)}) for record in records]
+    assert Leaderboard(unknown, outcomes).groups[0].times_compare
+
+
 def test_the_same_rows_marked_whatever_their_order(board, make_record):
     records = [_priced(make_record, name, 0.8, seed=seed) for name in ("a", "b") for seed in (0, 1)]
     outcomes = {record.run: _outcome(320, shift=place) for place, record in enumerate(records)}
