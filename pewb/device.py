@@ -96,12 +96,25 @@ def device_name(device: torch.device) -> str:
     return _cpu_name() if device.type == "cpu" else device.type
 
 
+def device_build(device: torch.device) -> str:
+    """Return what tells devices of one name apart: of a CPU its family and model, which a virtual machine's name may leave out."""
+    if device.type != "cpu":
+        return device_name(device)
+    return f"{_cpu_name()}, family {_cpu_fact('cpu family')}, model {_cpu_fact('model')}"
+
+
 def _cpu_name() -> str:
+    return _cpu_fact("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_fact(name: str) -> str | None:
+    """Return what Linux says of the first CPU under `name`; None where it says nothing."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+            facts = (line.partition(":") for line in lines)
+            return next(value.strip() for key, _, value in facts if key.strip() == name)
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return None
 
 
 def limit_memory(device: torch.device, limit_bytes: int | None) -> None:

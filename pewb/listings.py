@@ -129,7 +129,7 @@ def _keys() -> list[dict[str, Any]]:
             "name": key.name,
             "description": key.description,
             "allowed": key.allowed,
-            "default": key.default,
+            "default": "required" if key.is_required else key.default,
             "of": key.kinds,
         }
         for key in recipe_keys()

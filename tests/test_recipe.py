@@ -48,7 +48,8 @@ def test_every_key_says_what_it_is_and_what_it_takes():
     assert keys["strategy.num_virtual_tokens", "prompt_tuning", "p_tuning"].default == "20"
     assert keys["task.split",].allowed == "table of train, validation, test"
     known = {name.split(".")[0] for name, *_ in keys}
-    assert known == set(Recipe.model_fields)
+    assert known == set(Recipe.model_fields) | {"compare", "grid"}
+    assert [key.name for key in keys.values() if key.is_required] == ["backbone", "task", "strategy"]
 
 
 def test_the_recipe_of_the_design():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from pewb.choosing.answer import Budgets, Candidate, Entry, Ranking
@@ -90,7 +91,8 @@ def _doubt(entry: Entry, able: Sequence[Entry], evidence: Evidence) -> str | Non
     support = entry.candidate.support
     if support is not None and has_collapsed(support.row.counted, evidence.outcomes):
         return "of several seeds one learned nothing"
-    if len(able) > 1 and not contenders([one.standing for one in able])[able.index(entry)]:
+    merits = [one.candidate.support.row.merit if one.candidate.support else -inf for one in able]
+    if len(able) > 1 and not contenders(merits, [one.standing for one in able])[able.index(entry)]:
         behind = next(one for one in able if one.standing and one.standing.place == "behind")
         return f"worse on average than {behind.candidate.name}, which is behind"
     return None

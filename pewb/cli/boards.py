@@ -65,6 +65,11 @@ def compare(
     ],
     other: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
     results: ResultsOption = Path("results"),
+    task: Annotated[str | None, typer.Option("--task", metavar="TASK", help="Look in the tables of this task.")] = None,
+    train_examples: Annotated[
+        int | None,
+        typer.Option("--train-examples", metavar="N", help="Look in the tables of so many training examples."),
+    ] = None,
     as_evidence: Annotated[
         bool, typer.Option("--evidence", help="Compare among the records that pewb is shipped with.")
     ] = False,
@@ -75,11 +80,14 @@ def compare(
     A paired test on the same test examples: McNemar's exact test for single runs whose examples are right or wrong, a
     bootstrap over the examples for all else.
 
-    For example: `pewb compare "lora nf4" full`
+    For example:
+
+    - `pewb compare "lora nf4" full`
+    - `pewb compare lora full --task movie-snippets --train-examples 1000`
     """
     from pewb.leaderboard import compare as compare_rows
 
-    comparison = compare_rows(one, other, _folder(results, as_evidence, "compare A B"))
+    comparison = compare_rows(one, other, _folder(results, as_evidence, "compare A B"), task, train_examples)
     if as_json:
         print_json(comparison.to_json())
     else:

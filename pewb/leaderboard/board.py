@@ -95,6 +95,9 @@ class Leaderboard:
             for members in _grouped(strategies, outcomes or {})
         ] + [Group(members, [], outcomes or {}) for members in _grouped(alone, outcomes or {})]
         """Those of references without a strategy come last."""
+        titles = Counter(group.title for group in self.groups)
+        for group in self.groups:
+            group.is_alone = titles[group.title] == 1
 
     @classmethod
     def from_results(cls, folder: str | Path = "results") -> Leaderboard:

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from pewb.leaderboard import cells
-from pewb.leaderboard.outcomes import Outcomes
+from pewb.leaderboard.outcomes import Outcomes, tokens_of
 from pewb.leaderboard.row import Row
 from pewb.leaderboard.rows import untouched_row
 from pewb.leaderboard.verdicts import (
@@ -41,12 +41,24 @@ class Group:
             outcomes: right or wrong for each test example, by run.
         """
         untouched = untouched_row(strategies)
-        self._speeds = _speeds(strategies)
-        timed = [row.model_copy(update={"time_compares": _compares(row, self._speeds)}) for row in strategies]
+        speeds = _speeds(strategies)
+        timed = [row.model_copy(update={"time_compares": _compares(row, speeds)}) for row in strategies]
         self.rows = sorted([*timed, *references, *([untouched] if untouched else [])], key=_rank)
-        self.standings: list[Standing | None] = standings(self.rows, outcomes)
-        self.pareto = pareto_optimal(self.rows)
+        self._outcomes = outcomes
         self._place = strategies[0]
+        self._tokens = tokens_of(self._place.counted, self._place.main_metric, outcomes) or ""
+        self.is_alone = True
+        """Whether no other table has its title: losses over other tokens are in tables of their own."""
+
+    @cached_property
+    def standings(self) -> list[Standing | None]:
+        """How each row stands against the best."""
+        return standings(self.rows, self._outcomes)
+
+    @cached_property
+    def pareto(self) -> list[bool]:
+        """Whether each row is Pareto-optimal."""
+        return pareto_optimal(self.rows)
 
     @property
     def task(self) -> str:
@@ -75,7 +87,8 @@ class Group:
         examples = {one.test_examples for one in self.rows} - {None}
         sizes = [] if row.train_examples is None else [f"{row.train_examples:,} training"]
         sizes += [f"{examples.pop():,} test"] if len(examples) == 1 else []
-        return self._titled(f" ({', '.join(sizes)} examples)" if sizes else "")
+        size = f" ({', '.join(sizes)} examples)" if sizes else ""
+        return self._titled(size) + ("" if self.is_alone else f" · loss over the tokens {self._tokens[:8]}")
 
     @property
     def title_but_size(self) -> str:
@@ -91,7 +104,7 @@ class Group:
     @property
     def conditions_but_size(self) -> tuple[str, ...]:
         """What the rows share, but for the number of training examples."""
-        return self._place.group_conditions[:-1]
+        return *self._place.group_conditions[:-1], self._tokens
 
     @property
     def file_name(self) -> str:
@@ -112,10 +125,11 @@ class Group:
         if names := sorted({name for one in self.rows if one.kind == "strategy" for name in one.device_names}):
             facts.append(f"Device: {', '.join(names)}.")
         if others := [name for name, row in zip(self.names, self.rows, strict=True) if not row.time_compares]:
-            peaks = [one.time.matmul_peak_flops_per_second for one in self.rows if not one.time_compares]
+            peaks = [speed for one in self.rows if not one.time_compares for speed in one.machine_speeds]
+            rest = [speed for one in self.rows if one.time_compares for speed in one.machine_speeds]
             facts.append(
                 f"Times in parentheses ({', '.join(others)}) are of other machines: products of matrices ran at"
-                f" {_gigaflops(peaks)} GFLOP/s there, at {_gigaflops(self._speeds[1])} for the rest."
+                f" {gigaflops(peaks)} GFLOP/s there, at {gigaflops(rest)} for the rest."
             )
         if shares := sorted({one.majority_share for one in self.rows if one.majority_share is not None}):
             facts.append(f"The most frequent class has this share of the test labels: {cells.number_range(shares)}.")
@@ -129,7 +143,7 @@ class Group:
         """What follows from the table, each with a few words that head it."""
         told = [("Not tested against the best", text) for text in self._untested()]
         if text := self._alike():
-            told.insert(0, ("Not told apart from the best", text))
+            told.insert(0, ("Not told apart from the best" if self._placed("alike") else "Against the best", text))
         budgets = [(f"Best for a budget of {cost.name}", self._budget(cost)) for cost in COSTS]
         plans = [("Planned memory", text)] if (text := self._plans()) else []
         return told + [(head, text) for head, text in budgets if text] + plans
@@ -200,7 +214,8 @@ class Group:
         if not alike:
             return f"every row that was tested can be told apart from {self._name(best)}, the best."
         text = f"{_listed([self._name(row) for row in alike])} can't be told apart from {self._name(best)}, the best."
-        able = [row for row, is_able in zip(self.rows, contenders(self.standings), strict=True) if is_able]
+        merits = [row.merit for row in self.rows]
+        able = [row for row, is_able in zip(self.rows, contenders(merits, self.standings), strict=True) if is_able]
         if doubtful := [self._name(row) for row in alike if row not in able]:
             [behind, *_] = self._placed("behind")
             text += f" {_listed(doubtful)} did worse than {self._name(behind)}, which can."
@@ -288,26 +303,33 @@ _AS_FAST = 1.25
 """Machines whose matrix products differ by no more than this factor count as equally fast."""
 
 
-def _speeds(rows: Sequence[Row]) -> tuple[str | None, list[float]]:
-    """Return in which precision most rows were timed on equally fast machines, and these machines' speeds; none if none is known."""
-    known = sorted((speed, row.precision) for row in rows if (speed := row.time.matmul_peak_flops_per_second))
-    alike = [(kind, [other for other, its in known if its == kind and _is_near(other, speed)]) for speed, kind in known]
-    return max(alike, key=lambda found: (len(found[1]), found[1]), default=(None, []))
+def _speeds(rows: Sequence[Row]) -> dict[str | None, list[float]]:
+    """Return, for each precision, the speeds of the machines on which most rows were timed, of as many the faster ones'."""
+    known: dict[str | None, list[list[float]]] = defaultdict(list)
+    for row in rows:
+        if row.machine_speeds:
+            known[row.precision].append(sorted(row.machine_speeds))
+    found = {}
+    for precision, machines in known.items():
+        alike = [[other for other in machines if _are_near([*one, *other])] for one in machines]
+        found[precision] = [speed for one in max(alike, key=lambda ones: (len(ones), ones)) for speed in one]
+    return found
 
 
-def _compares(row: Row, speeds: tuple[str | None, list[float]]) -> bool:
-    """Return whether a row was timed on a machine as fast as those; one of which that is not known is thought to be."""
-    speed = row.time.matmul_peak_flops_per_second
-    return not speed or row.precision != speeds[0] or any(_is_near(speed, other) for other in speeds[1])
+def _compares(row: Row, speeds: dict[str | None, list[float]]) -> bool:
+    """Return whether a row was timed on machines as fast as most of its precision; one of which that is not known is thought to be."""
+    if row.time.train_seconds is None or not row.machine_speeds or not speeds.get(row.precision):
+        return True
+    return all(any(_are_near([speed, other]) for other in speeds[row.precision]) for speed in row.machine_speeds)
 
 
-def _is_near(speed: float, other: float) -> bool:
-    return max(speed, other) <= _AS_FAST * min(speed, other)
+def _are_near(speeds: Sequence[float]) -> bool:
+    return max(speeds) <= _AS_FAST * min(speeds)
 
 
-def _gigaflops(speeds: Sequence[float | None]) -> str:
-    known = sorted(speed / 1e9 for speed in speeds if speed)
-    low, high = f"{known[0]:.0f}", f"{known[-1]:.0f}"
+def gigaflops(speeds: Sequence[float]) -> str:
+    """Return speeds in operations a second as "440", or as "440 to 916" where they differ."""
+    low, high = f"{min(speeds) / 1e9:.0f}", f"{max(speeds) / 1e9:.0f}"
     return low if low == high else f"{low} to {high}"
 
 

@@ -78,11 +78,15 @@ def _table(altair: Any, group: Group) -> Any:
     panels = [_values(altair, points, _metric_title(group))]
     panels += [
         _costs(altair, points, key, title)
-        for key, title in (("memory", "peak memory in training, MiB"), ("seconds", "training, seconds"))
+        for key, title in (("memory", "peak memory in training, MiB"), ("seconds", _title_of_times(group)))
         if any(point[key] for point in points)
     ]
     page = altair.hconcat(*panels, spacing=24).resolve_scale(y="shared")
     return page.properties(title=_title(altair, group.title))
+
+
+def _title_of_times(group: Group) -> str:
+    return "training, seconds" if group.times_compare else "training, seconds (pale: another machine)"
 
 
 def _title(altair: Any, text: str) -> Any:
@@ -105,7 +109,8 @@ def points_of(group: Group) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "memory": memory and memory / 2**20,
-                "seconds": row.comparable_seconds,
+                "seconds": row.time.train_seconds,
+                "is_pale": not row.time_compares,
                 "standing": told,
                 "color": color,
             }
@@ -168,7 +173,11 @@ def _costs(altair: Any, points: list[dict[str, Any]], key: str, title: str) -> A
     """Return the panel of one cost, in the same order."""
     known = [point for point in points if point[key]]
     chart = altair.Chart(altair.Data(values=known)).properties(width=_WIDTHS[key], height=altair.Step(_ROW_HEIGHT))
+    opacity = (
+        altair.condition("datum.is_pale", altair.value(0.35), altair.value(1)) if key == "seconds" else altair.value(1)
+    )
     return chart.mark_bar(height=9, color="#9bb3c9").encode(
+        opacity=opacity,
         x=altair.X(f"{key}:Q", title=title, axis=altair.Axis(labelFlush=False, tickCount=3)),
         y=altair.Y("name:N", scale=altair.Scale(domain=[point["name"] for point in points]), title=None, axis=None),
     )

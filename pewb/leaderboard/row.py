@@ -69,6 +69,8 @@ class Row(BaseModel):
     """What the plan said before the runs; empty for records from before there were plans."""
     time: Time
     """The mean over seeds."""
+    machine_speeds: list[float]
+    """How many floating-point operations a second products of matrices reached on the machine of each seed that is counted."""
     time_compares: bool = True
     """Whether its times are of machines as fast as those of most rows of its table."""
     shipped_bytes: int | None

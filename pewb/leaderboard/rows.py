@@ -97,7 +97,7 @@ def untouched_row(rows: Sequence[Row]) -> Row | None:
         "outcomes": {},
         "time_compares": True,
     }
-    blank |= {name: [] for name in ("runs", "records", "counted", "warnings", "device_names")}
+    blank |= {name: [] for name in ("runs", "records", "counted", "warnings", "device_names", "machine_speeds")}
     blank |= dict.fromkeys(("settings", "distinction"), "")
     shared = ("backbone", "task", "backbone_digest", "test_digest", "train_examples", "main_metric", "device")
     return Row.model_validate(
@@ -238,6 +238,7 @@ def _row(key: _Conditions, records: list[Record], newest: int, distinction: str)
         memory=largest_memory([record.memory for record in evidence]),
         memory_predicted=largest_memory([one.memory_predicted for one in evidence if one.memory_predicted]),
         time=mean_time([record.time for record in evidence]),
+        machine_speeds=[speed for one in evidence if (speed := one.time.matmul_peak_flops_per_second)],
         shipped_bytes=max(
             (record.shipped_bytes for record in evidence if record.shipped_bytes is not None), default=None
         ),

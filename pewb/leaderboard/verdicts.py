@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 from pewb.evaluation.paired import PairedTest, holm, paired_tests
@@ -51,24 +52,23 @@ class Cost:
     shown: Callable[[Any], str]
 
 
+TRAIN_TIME = "train time"
 COSTS = (
     Cost("memory", lambda row: row.peak_memory_bytes, format_bytes),
-    Cost("train time", lambda row: row.comparable_seconds, format_seconds),
+    Cost(TRAIN_TIME, lambda row: row.comparable_seconds, format_seconds),
     Cost("trainable parameters", lambda row: row.parameters.trainable if row.parameters else None, format_count),
 )
 
 
 def standings(rows: Sequence[Row], outcomes: Outcomes) -> list[Standing | None]:
     """Return how each of a group's rows, best first, stands against the best; None where there is nothing to compare."""
-    entrants = [place for place, row in enumerate(rows) if row.status == "success" and row.main]
     found: list[Standing | None] = [None] * len(rows)
-    if len(entrants) < 2:
+    if sum(row.status == "success" and row.main is not None for row in rows) < 2:
         return found
-    for place in entrants:
-        if _is_outdated(rows[place], rows):
+    best, *others = entrants(rows)
+    for place, row in enumerate(rows):
+        if _is_outdated(row, rows) and row.status == "success" and row.main:
             found[place] = Standing("not tested", reason="older numerics")
-    entrants = [place for place in entrants if found[place] is None]
-    best, *others = entrants
     for place, standing in zip(others, _against(rows[best], [rows[place] for place in others], outcomes), strict=True):
         found[place] = standing
     found[best] = Standing("best")
@@ -103,21 +103,34 @@ def _turned(test: PairedTest) -> PairedTest:
     return replace(test, difference=-test.difference, low=-test.high, high=-test.low)
 
 
-def contenders(standings: Sequence[Standing | None]) -> list[bool]:
-    """Return which rows, best first, may be taken for what they cost: those above every row that is told apart from the best.
+def entrants(rows: Sequence[Row]) -> list[int]:
+    """Return the places of the rows with a result, but for those of older numerics where there are some of today's."""
+    return [
+        place for place, row in enumerate(rows) if row.status == "success" and row.main and not _is_outdated(row, rows)
+    ]
+
+
+def contenders(merits: Sequence[float], standings: Sequence[Standing | None]) -> list[bool]:
+    """Return which rows may be taken for what they cost: those that did no worse than any row that is told apart from the best.
 
     A row whose seeds differ much can't be told apart from a best one that is far better: what is known of it is little, and
     rows that are known to be behind did better.
+
+    Args:
+        merits: how good each row is; more is better.
+        standings: how each stands against the best.
     """
     places = [standing.place if standing else None for standing in standings]
-    end = places.index("behind") if "behind" in places else len(places)
-    return [place in ("best", "alike") and number < end for number, place in enumerate(places)]
+    least = max((merit for merit, place in zip(merits, places, strict=True) if place == "behind"), default=-inf)
+    return [place in ("best", "alike") and merit >= least for merit, place in zip(merits, places, strict=True)]
 
 
 def _is_outdated(row: Row, rows: Sequence[Row]) -> bool:
     """Return whether pewb has computed differently since, and there are rows of today's numerics to compare."""
     return row.older_numerics and any(
-        not other.older_numerics for other in rows if other.status == "success" and other.kind == "strategy"
+        not other.older_numerics
+        for other in rows
+        if other.status == "success" and other.main and other.kind == "strategy"
     )
 
 

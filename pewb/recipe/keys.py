@@ -23,7 +23,8 @@ class Key:
     allowed: str
     """Its type, or what can be chosen, and its bounds."""
     default: str | None
-    """In TOML's words; None where it is left out by default."""
+    """In TOML's words; None where it is left out by default, or must be given."""
+    is_required: bool = False
     kinds: list[str] = field(default_factory=list)
     """Of a strategy's or a task's key, the kinds that have it; else empty."""
 
@@ -33,6 +34,7 @@ def recipe_keys() -> list[Key]:
     found: list[Key] = []
     kinds: dict[str, Mapping[str, type[BaseModel]]] = {"strategy": strategies(), "task": TASKS}
     for key in _keys_of(Recipe):
+        key.allowed = _WRITTEN.get(key.name, key.allowed)
         found.append(key)
         if key.name in kinds:
             found += _of_kinds(kinds[key.name], f"{key.name}.")
@@ -40,7 +42,21 @@ def recipe_keys() -> list[Key]:
             key.description = key.description or (section.__doc__ or "").partition("\n")[0]
             key.default = None
             found += _keys_of(section, f"{key.name}.")
-    return found
+    return found + [Key(name, *facts, None) for name, facts in _OF_FILES.items()]
+
+
+_WRITTEN = {
+    "backbone": "name, or list of names",
+    "task": "name, list of names, or table",
+    "strategy": "kind, or table with a kind",
+    "quantization": "kind, or table with a kind",
+}
+"""What may stand in the place of tables and lists."""
+_OF_FILES = {
+    "compare": ("Tables that are laid over the recipe above them, each of which is a row.", "list of tables"),
+    "grid": ("Keys with lists of values, which multiply the rows.", "table of lists"),
+}
+"""Keys of a recipe's file, which make several recipes of it."""
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
@@ -71,6 +87,7 @@ def _keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[Key]:
             description,
             _allowed(fact, schema.get("$defs", {})),
             None if default is None else json.dumps(default, ensure_ascii=False),
+            name in schema.get("required", ()),
         )
 
 

@@ -30,7 +30,7 @@ class Quantization(_Section):
     """How the frozen backbone's linear layers are stored."""
 
     kind: Literal["none", "int8", "nf4", "fp4"] = "none"
-    """What a weight is stored in: as the files hold it, 8-bit integers, or one of two 4-bit types."""
+    """What a weight is stored in: the type that is computed in, 8-bit integers, or one of two 4-bit types."""
     double: bool = False
     """Quantise the 4-bit scales as well (Dettmers et al. 2023, section 3)."""
 
@@ -58,7 +58,7 @@ class Training(_Section):
     warmup_ratio: float = Field(default=0.06, ge=0, lt=1)
     """Share of the steps in which the rate rises from zero (0.06: Liu et al. 2019, table 10)."""
     optimizer: Optimizer = "adamw"
-    """AdamW, with its state in 8 bits (paged: on the CPU when a GPU is full), or plain gradient descent."""
+    """AdamW, with its state in 8 bits (paged: on the CPU when a GPU is full), or gradient descent with a momentum of 0.9."""
     lora_plus_ratio: float | None = Field(default=None, ge=1)
     """Learning rate of LoRA's B over that of A (LoRA+, Hayou et al. 2024: 16); left out: the same for both."""
     weight_decay: float = Field(default=0.01, ge=0)

@@ -24,7 +24,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
     from pewb.anatomy import longest_input
     from pewb.assets import cache_folder
     from pewb.batching import Collated
-    from pewb.device import choose_device, choose_precision, device_name, environment, limit_memory
+    from pewb.device import choose_device, choose_precision, device_build, device_name, environment, limit_memory
     from pewb.generation import Written, check_generation, check_room, generate
     from pewb.heads import head_of
     from pewb.kernels.attention import leave_out_cudnn
@@ -181,7 +181,7 @@ def run_training(job: TrainingJob, events: Any, measured: dict[str, Any]) -> Non
         )  # what runs to the end
         _predict_memory(job, examples.labels, device, splits["train"], list(whole.values()), measured, events)
     peaks_file = cache_folder() / "matmul_peaks.json"
-    peak = matmul_peak(device, computing.compute_type, peaks_file, f"{device.type} {device_name(device)}")
+    peak = matmul_peak(device, computing.compute_type, peaks_file, f"{device.type} {device_build(device)}")
     if peak:
         times["matmul_peak_flops_per_second"] = peak
     train_memory, evaluation_memory = PhaseMemory(device, limit), PhaseMemory(device, limit)

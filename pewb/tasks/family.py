@@ -59,7 +59,7 @@ class TaskFamily(BaseModel):
     validation: str | None = None
     """Left out: a tenth of the training examples, by a hash of the text."""
     test: str | None = None
-    """The file with the test examples, which are predicted once, in the end."""
+    """The file with the test examples, which the trained model predicts once, in the end."""
     header: bool = True
     """Whether CSV and TSV files begin with the columns' names; without, columns are numbered from 0."""
     format: Format | None = None

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from pewb.errors import InputError
-from pewb.leaderboard import compare
-from pewb.record import Metric, write_record
+from pewb.leaderboard import Leaderboard, compare
+from pewb.leaderboard.cells import p_value
+from pewb.record import Metric, Time, write_record
 
 NUM = 200
 
@@ -77,8 +78,50 @@ def test_of_tables_of_several_sizes_the_one_with_both_rows_is_meant(results, tmp
         results("mean", 100, facts={"train_examples": size}, is_reference=True, backbone="")
     assert compare("mean", "full", tmp_path).one.train_examples == 200
     results("full", 150, facts={"train_examples": 1000})
-    with pytest.raises(InputError, match=r"(?s)'lora' fits 2 rows.*200 training examples.*1,000 training examples"):
+    with pytest.raises(
+        InputError,
+        match=r"(?s)'lora' fits 2 rows; give --train-examples.*1,000 training examples.*200 training examples",
+    ):
         compare("lora", "full", tmp_path)
+
+    assert compare("lora", "full", tmp_path, train_examples=1000).one.train_examples == 1000
+    with pytest.raises(InputError, match="no run in"):
+        compare("lora", "full", tmp_path, task="another")
+
+
+def test_rows_are_called_as_in_their_table_and_tested_as_there(results, tmp_path):
+    """With the noise of the same rows: those of older numerics are not held against today's there either."""
+    for seed in (0, 1):
+        results("full", 190 - seed, seed=seed)
+        results("lora", 185 - seed, seed=seed)
+        results("mam", 189 - seed, seed=seed)
+        results("ia3", 150 - 30 * seed, seed=seed, numerics_version=1)
+    results("lora", 150, settings="lr 1e-2")
+    results("tf_idf", 100, is_reference=True, backbone="")
+    [group] = Leaderboard.from_results(tmp_path).groups
+    places = dict(zip(group.names, group.standings, strict=True))
+    called = next(name for name in places if name.startswith("lora") and name.endswith("1e-3"))
+    found = compare("full", called, tmp_path)
+    assert found.names == ("full", called)
+    assert found.test.p_value == places[called].test.p_value
+    assert f"can't be told apart from the best ({p_value(places[called].corrected_p)}, Holm's)" in "".join(found.notes)
+
+
+def test_seeds_that_agree_are_no_single_runs(results, tmp_path):
+    for seed in (0, 1):
+        results("lora", 180, seed=seed)
+        results("full", 150, seed=seed)
+    found = compare("lora", "full", tmp_path)
+    assert (found.verdict, found.notes) == ("lora is better than full", [])
+
+
+def test_times_of_machines_of_another_speed_have_no_ratio(results, tmp_path):
+    for name, speed in (("lora", 440e9), ("full", 900e9)):
+        results(name, 180, time=Time(train_seconds=60, matmul_peak_flops_per_second=speed))
+    found = compare("lora", "full", tmp_path)
+    assert {price.name: price.ratio for price in found.prices}["train time"] is None
+    assert any("machines of other speed: 440 and 900 GFLOP/s" in note for note in found.notes)
+    assert "time_compares" not in found.to_json()["sides"][0]
 
 
 def test_losses_of_other_tokens_of_the_same_texts_are_not_compared(make_record, tmp_path):

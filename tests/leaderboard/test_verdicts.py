@@ -167,7 +167,10 @@ def test_losses_over_other_tokens_stand_in_tables_of_their_own(make_record):
     outcomes = {
         record.run: _outcome(200, tokens) for record, tokens in zip(records, ("128", "128", "32"), strict=False)
     } | {records[3].run: Untested("gone")}
-    tables = [[row.strategy for row in group.rows if row.runs] for group in Leaderboard(records, outcomes).groups]
+    groups = Leaderboard(records, outcomes).groups
+    tables = [[row.strategy for row in group.rows if row.runs] for group in groups]
+    assert sorted(group.title.rpartition(" ")[2] for group in groups) == ["128", "32"], "what they are over is said"
+    assert len({group.conditions_but_size for group in groups}) == 2
     assert sorted(tables) == [["full", "lora", "mam"], ["ia3"]]
 
 
@@ -193,6 +196,19 @@ def test_times_of_a_faster_machine_are_not_held_against_the_others(make_record):
     assert "(1 min 40 s)" in page
     assert (
         "(ia3) are of other machines: products of matrices ran at 900 GFLOP/s there, at 440 to 460 for the rest" in page
+    )
+    mixed = [
+        records[0],
+        _priced(make_record, "lora", 0.89, seed=0, seconds=100),
+        _priced(make_record, "lora", 0.89, seed=1, seconds=100),
+    ]
+    mixed = [
+        record.model_copy(update={"time": Time(train_seconds=100, matmul_peak_flops_per_second=speed)})
+        for record, speed in zip(mixed, (400e9, 400e9, 600e9), strict=True)
+    ]
+    [group] = Leaderboard(mixed, outcomes).groups
+    assert not next(row for row in group.rows if row.strategy == "lora").time_compares, (
+        "one seed ran on another machine"
     )
     unknown = [record.model_copy(update={"time": Time(train_seconds=9)}) for record in records]
     assert Leaderboard(unknown, outcomes).groups[0].times_compare
