@@ -86,7 +86,7 @@ def _table(altair: Any, group: Group) -> Any:
 
 
 def _title_of_times(group: Group) -> str:
-    return "training, seconds" if group.times_compare else "training, seconds (pale: another machine)"
+    return "training, seconds" if group.times_compare else "seconds (pale: other machine)"
 
 
 def _title(altair: Any, text: str) -> Any:
