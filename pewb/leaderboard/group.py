@@ -304,15 +304,15 @@ _AS_FAST = 1.25
 
 
 def _speeds(rows: Sequence[Row]) -> dict[str | None, list[float]]:
-    """Return, for each precision, the speeds of the machines on which most rows were timed, of as many the faster ones'."""
-    known: dict[str | None, list[list[float]]] = defaultdict(list)
-    for row in rows:
-        if row.machine_speeds:
-            known[row.precision].append(sorted(row.machine_speeds))
+    """Return, for each precision, the speeds of the machines on which most rows were timed, of as many those of the best row."""
+    timed = sorted((row for row in rows if row.machine_speeds), key=lambda row: -row.merit)
+    machines: dict[str | None, list[list[float]]] = defaultdict(list)
+    for row in timed:
+        machines[row.precision].append(row.machine_speeds)
     found = {}
-    for precision, machines in known.items():
-        alike = [[other for other in machines if _are_near([*one, *other])] for one in machines]
-        found[precision] = [speed for one in max(alike, key=lambda ones: (len(ones), ones)) for speed in one]
+    for precision, speeds in machines.items():
+        alike = [[other for other in speeds if _are_near([*one, *other])] for one in speeds]
+        found[precision] = [speed for one in max(alike, key=len) for speed in one]
     return found
 
 

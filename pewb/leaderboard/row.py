@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +13,10 @@ from pewb.tasks import greater_is_better, needs_new_head
 
 Kind = Literal["strategy", "reference", "untouched"]
 """A `reference` is a classical predictor without a backbone; `untouched` is the backbone with an untrained head."""
+
+
+_SCHEDULE = re.compile(r"^(no )?lr | epochs$| steps$")
+"""What of a row's settings says how fast and how long it was trained."""
 
 
 class Row(BaseModel):
@@ -120,8 +125,9 @@ class Row(BaseModel):
     @property
     def method(self) -> str:
         """The strategy with its own settings and its storage, whatever the learning rate and the length of training."""
-        own = self.settings.partition("lr ")[0].rstrip(", ") if self.kind == "strategy" else ""
-        return " ".join(part for part in (self.strategy, self.storage, own) if part)
+        settings = self.settings.split(", ") if self.kind == "strategy" else []
+        own = [part for part in settings if not _SCHEDULE.search(part)]
+        return " ".join(part for part in (self.strategy, self.storage, *own) if part)
 
     @property
     def storage(self) -> str:

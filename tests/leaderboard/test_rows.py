@@ -239,3 +239,9 @@ def test_rows_of_other_budgets_say_so(make_record):
         "lora": "training.max_tokens=128",
         "full": "training.max_tokens=64",
     }
+
+
+def test_a_method_is_its_settings_but_for_how_fast_and_how_long(make_record):
+    settings = "r=8 a=16 query+value, lr 0.0011 tuned, LoRA+ 16, 3 epochs, at most 5 steps"
+    rows = rows_of([make_record(settings=settings), make_record(settings="dora r=8, no lr chosen, 3 epochs")])
+    assert {row.method for row in rows} == {"lora r=8 a=16 query+value LoRA+ 16", "lora dora r=8"}

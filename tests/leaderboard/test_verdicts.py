@@ -210,6 +210,10 @@ def test_times_of_a_faster_machine_are_not_held_against_the_others(make_record):
     assert not next(row for row in group.rows if row.strategy == "lora").time_compares, (
         "one seed ran on another machine"
     )
+    [group] = Leaderboard([records[0], records[2]], outcomes).groups
+    assert {row.strategy: row.time_compares for row in group.rows if row.runs} == {"full": True, "ia3": False}, (
+        "the best's"
+    )
     unknown = [record.model_copy(update={"time": Time(train_seconds=9)}) for record in records]
     assert Leaderboard(unknown, outcomes).groups[0].times_compare
 
