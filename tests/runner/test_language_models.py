@@ -99,7 +99,7 @@ def test_a_comparison_ranks_the_smaller_loss_first_and_tests_the_others_against_
     page = board.to_markdown()
     assert "untrained head |" not in page
     assert "most frequent class has" not in page
-    assert compare(full.run, lora.run, Path("results")).verdict == "full is better than lora"
+    assert compare(full.run, lora.run, Path("results")).verdict == "this run of full is better than this run of lora"
 
 
 def recipe(task, folder="backbone") -> LoadedRecipe:
