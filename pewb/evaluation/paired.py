@@ -16,7 +16,9 @@ _RESAMPLES = 10_000
 _GROUPS = 500
 """So many means of neighbouring resamples stand for all where bounds are looked for."""
 _OUTLYING = 0.05
-_SIGNIFICANT = 0.05
+"""An F test's p, over all predictors, below which one varies more than the rest."""
+SIGNIFICANCE = 0.05
+"""What p is below where two are told apart."""
 _ENTRIES_AT_ONCE = 4_000_000
 _NORMAL_QUANTILE = 1.959963984540054
 
@@ -181,7 +183,7 @@ def _from_resamples(one: Predictor, other: Predictor, first: _Side, second: _Sid
         p_value = 2 * min(float((sign * differences <= 0).mean()) for sign in (1, -1))
     num_unlike = int((one.columns.mean(1) != other.columns.mean(1)).any(-1).sum())
     least = max(2 / (1 + _RESAMPLES), 2.0 ** (1 - num_unlike))  # less can't be of so few, whatever the resamples say
-    if max(p_value, least) >= _SIGNIFICANT:  # by so few examples the interval reaches zero
+    if max(p_value, least) >= SIGNIFICANCE:  # by so few examples the interval reaches zero
         low, high = min(low, 0.0), max(high, 0.0)
     most = 1.0 if one.is_right_or_wrong else math.inf
     low, high = max(-most, min(low, difference)), min(most, max(high, difference))

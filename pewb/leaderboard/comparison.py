@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pewb.errors import InputError
-from pewb.evaluation.paired import BOOTSTRAP_OF_EXAMPLES, MCNEMAR, PairedTest, Predictor, paired_test
+from pewb.evaluation.paired import BOOTSTRAP_OF_EXAMPLES, MCNEMAR, SIGNIFICANCE, PairedTest, Predictor, paired_test
 from pewb.evaluation.parts import is_tested
 from pewb.leaderboard.cells import p_value, signed
-from pewb.leaderboard.group import Group, gigaflops
+from pewb.leaderboard.group import Group
 from pewb.leaderboard.outcomes import Untested, no_test, of_runs
 from pewb.leaderboard.row import Row
 from pewb.leaderboard.sides import Side, Tables
-from pewb.leaderboard.verdicts import COSTS, SIGNIFICANCE, TRAIN_TIME, Cost, brief_names
+from pewb.leaderboard.speeds import gigaflops
+from pewb.leaderboard.verdicts import COSTS, TRAIN_TIME, Cost, brief_names
 from pewb.tasks import greater_is_better
 from pewb.units import format_bytes
 

@@ -13,6 +13,7 @@ from pewb.leaderboard import cells
 from pewb.leaderboard.outcomes import Outcomes, tokens_of
 from pewb.leaderboard.row import Row
 from pewb.leaderboard.rows import untouched_row
+from pewb.leaderboard.speeds import compares, gigaflops, speeds_of
 from pewb.leaderboard.verdicts import (
     COSTS,
     Cost,
@@ -41,8 +42,8 @@ class Group:
             outcomes: right or wrong for each test example, by run.
         """
         untouched = untouched_row(strategies)
-        speeds = _speeds(strategies)
-        timed = [row.model_copy(update={"time_compares": _compares(row, speeds)}) for row in strategies]
+        speeds = speeds_of(strategies)
+        timed = [row.model_copy(update={"time_compares": compares(row, speeds)}) for row in strategies]
         self.rows = sorted([*timed, *references, *([untouched] if untouched else [])], key=_rank)
         self._outcomes = outcomes
         self._place = strategies[0]
@@ -297,40 +298,6 @@ def _is_plannable(row: Row) -> bool:
 
 def _rows(count: int) -> str:
     return "one row" if count == 1 else f"{count} rows"
-
-
-_AS_FAST = 1.25
-"""Machines whose matrix products differ by no more than this factor count as equally fast."""
-
-
-def _speeds(rows: Sequence[Row]) -> dict[str | None, list[float]]:
-    """Return, for each precision, the speeds of the machines on which most rows were timed, of as many those of the best row."""
-    timed = sorted((row for row in rows if row.machine_speeds), key=lambda row: -row.merit)
-    machines: dict[str | None, list[list[float]]] = defaultdict(list)
-    for row in timed:
-        machines[row.precision].append(row.machine_speeds)
-    found = {}
-    for precision, speeds in machines.items():
-        alike = [[other for other in speeds if _are_near([*one, *other])] for one in speeds]
-        found[precision] = [speed for one in max(alike, key=len) for speed in one]
-    return found
-
-
-def _compares(row: Row, speeds: dict[str | None, list[float]]) -> bool:
-    """Return whether a row was timed on machines as fast as most of its precision; one of which that is not known is thought to be."""
-    if row.time.train_seconds is None or not row.machine_speeds or not speeds.get(row.precision):
-        return True
-    return all(any(_are_near([speed, other]) for other in speeds[row.precision]) for speed in row.machine_speeds)
-
-
-def _are_near(speeds: Sequence[float]) -> bool:
-    return max(speeds) <= _AS_FAST * min(speeds)
-
-
-def gigaflops(speeds: Sequence[float]) -> str:
-    """Return speeds in operations a second as "440", or as "440 to 916" where they differ."""
-    low, high = f"{min(speeds) / 1e9:.0f}", f"{max(speeds) / 1e9:.0f}"
-    return low if low == high else f"{low} to {high}"
 
 
 def _rank(row: Row) -> tuple[Any, ...]:

@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any, Literal
 
-from pewb.evaluation.paired import PairedTest, holm, paired_tests
+from pewb.evaluation.paired import SIGNIFICANCE, PairedTest, holm, paired_tests
 from pewb.leaderboard.outcomes import Outcomes, Untested, of_runs, seed_noise
 from pewb.leaderboard.row import Row
 from pewb.tasks import greater_is_better
 from pewb.units import format_bytes, format_count, format_seconds
-
-SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
