@@ -73,19 +73,26 @@ class FlopCounting(TorchDispatchMode):
         return output
 
 
+_LEAST_PRODUCTS = 8
+_PEAK_SECONDS = 0.3
+"""Long enough that a moment without other work is among them: times are compared by this speed."""
+
+
 def matmul_peak(device: torch.device, dtype: torch.dtype, cache: Path, name: str) -> float | None:
     """Return the most floating-point operations a second that products of square matrices reach on `device`.
 
     None if there is no memory for them.
 
-    It is measured now, in a tenth of a second or so; `cache`, a file, keeps the best that was ever seen on the device `name`, since
+    It is measured now, in a third of a second or so, the best of many products; `cache`, a file, keeps the best that was ever seen on the device `name`, since
     a machine that is busy looks slow.
     """
     size = 1024 if device.type == "cpu" else 8192
     best = 0.0
     try:
         left, right, product = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(3))
-        for _ in range(8):
+        begun, count = time.perf_counter(), 0
+        while count < _LEAST_PRODUCTS or time.perf_counter() - begun < _PEAK_SECONDS:
+            count += 1
             _wait_for(device)
             started = time.perf_counter()
             torch.mm(left, right, out=product)
