@@ -70,7 +70,8 @@ _NOTES = """
   another speed than that of most rows, as its matrix products say: then it counts for no budget, and
   the row is not looked at for "Pareto".
 - **Planned.** What each run's own plan foretold of its peak before it trained, knowing its largest
-  batches; negative: too little. `pewb plan`, which knows no lengths, takes batches at `max_tokens`.
+  batches; like the peak itself the largest of any seed. Below the table, run by run; negative: too
+  little. `pewb plan`, which knows no lengths, takes batches at `max_tokens`.
 - **Status.** A run that failed is a row too. "older numerics": pewb has computed differently since;
   run it again to compare. Where there are rows of today's numerics it is not held against them.
 """

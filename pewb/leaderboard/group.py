@@ -243,13 +243,13 @@ class Group:
         return f"{'; '.join(steps)}." if steps else ""
 
     def _plans(self) -> str:
-        """Return how far the plans of memory in training were from what was measured, over the rows."""
-        pairs = [(row.planned_memory_bytes, row.peak_memory_bytes) for row in self.rows if _is_plannable(row)]
-        errors = sorted(planned / measured - 1 for planned, measured in pairs if planned and measured)
+        """Return how far the plans of memory in training were from what was measured, run by run."""
+        rows = [row for row in self.rows if row.status == "success" and not row.older_numerics]
+        errors = sorted(error for row in rows for error in row.plan_errors)
         if not errors:
             return ""
         spread = f"{_percent(errors[0])} to {_percent(errors[-1])}, in the median {_percent(median(errors))}"
-        return f"{_percent(errors[0]) if len(errors) == 1 else spread} beside what was measured ({_rows(len(errors))})."
+        return f"{_percent(errors[0]) if len(errors) == 1 else spread} beside what was measured ({'one run' if len(errors) == 1 else f'{len(errors)} runs'})."
 
     def _untested(self) -> list[str]:
         """Return the reasons for which rows are not tested, each with its rows; the untouched model's is no news."""
@@ -289,15 +289,6 @@ def _file_name(*parts: object) -> str:
 def _percent(share: float) -> str:
     text = f"{abs(100 * share):.1f}"
     return f"{'' if float(text) == 0 else '−' if share < 0 else '+'}{text} %"
-
-
-def _is_plannable(row: Row) -> bool:
-    """Return whether a row can tell how good plans are: today's, of runs that went to the end."""
-    return row.status == "success" and not row.older_numerics
-
-
-def _rows(count: int) -> str:
-    return "one row" if count == 1 else f"{count} rows"
 
 
 def _rank(row: Row) -> tuple[Any, ...]:

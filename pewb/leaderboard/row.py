@@ -71,7 +71,9 @@ class Row(BaseModel):
     memory: Memory
     """The largest of any seed."""
     memory_predicted: Memory = Memory()
-    """What the plan said before the runs; empty for records from before there were plans."""
+    """What the plan said before the runs, the largest of any seed; empty for records from before there were plans."""
+    plan_errors: list[float]
+    """How far the plan of each seed that succeeded was from the peak in training that it measured, as a share of that."""
     time: Time
     """The mean over seeds."""
     machine_speeds: list[float]
@@ -104,7 +106,7 @@ class Row(BaseModel):
     @property
     def peak_memory_bytes(self) -> int | None:
         """The peak in training: what a GPU's allocator held, else the live tensors."""
-        return _held(self.memory.train)
+        return held(self.memory.train)
 
     @property
     def comparable_seconds(self) -> float | None:
@@ -114,7 +116,7 @@ class Row(BaseModel):
     @property
     def planned_memory_bytes(self) -> int | None:
         """What the plan said of that peak before the runs."""
-        return _held(self.memory_predicted.train)
+        return held(self.memory_predicted.train)
 
     @property
     def label(self) -> str:
@@ -156,5 +158,6 @@ class Row(BaseModel):
         return self.task, self.test_digest, self.train_examples, self.main_metric
 
 
-def _held(peak: Peak) -> int | None:
+def held(peak: Peak) -> int | None:
+    """Return what a GPU's allocator held at the peak, else the live tensors."""
     return peak.peak_allocated_bytes if peak.peak_reserved_bytes is None else peak.peak_reserved_bytes

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pewb.leaderboard.pooling import largest_memory, mean_metric, mean_time, pooled_metrics
-from pewb.leaderboard.row import Row
+from pewb.leaderboard.row import Row, held
 from pewb.record import NUMERICS_VERSION, Memory, Record, Time, identity_of
 
 _NOT_COMPARED = {
@@ -97,7 +97,8 @@ def untouched_row(rows: Sequence[Row]) -> Row | None:
         "outcomes": {},
         "time_compares": True,
     }
-    blank |= {name: [] for name in ("runs", "records", "counted", "warnings", "device_names", "machine_speeds")}
+    lists = ("runs", "records", "counted", "warnings", "device_names", "machine_speeds", "plan_errors")
+    blank |= {name: [] for name in lists}
     blank |= dict.fromkeys(("settings", "distinction"), "")
     shared = ("backbone", "task", "backbone_digest", "test_digest", "train_examples", "main_metric", "device")
     return Row.model_validate(
@@ -237,6 +238,7 @@ def _row(key: _Conditions, records: list[Record], newest: int, distinction: str)
         num_trials=max((len(record.tuning.trials) for record in evidence if record.tuning), default=None),
         memory=largest_memory([record.memory for record in evidence]),
         memory_predicted=largest_memory([one.memory_predicted for one in evidence if one.memory_predicted]),
+        plan_errors=_plan_errors(successes),
         time=mean_time([record.time for record in evidence]),
         machine_speeds=[speed for one in evidence if (speed := one.time.matmul_peak_flops_per_second)],
         shipped_bytes=max(
@@ -255,6 +257,11 @@ def _counted(records: list[Record]) -> list[Record]:
 
     by_seed = {record.seed: record for record in sorted(records, key=weight)}
     return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def _plan_errors(successes: list[Record]) -> list[float]:
+    pairs = [(held(one.memory_predicted.train), held(one.memory.train)) for one in successes if one.memory_predicted]
+    return [planned / measured - 1 for planned, measured in pairs if planned and measured]
 
 
 def _first(values: Iterable[Any]) -> Any:
