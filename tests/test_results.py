@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -142,6 +143,21 @@ def test_the_predictions_give_the_recorded_metric(path):
     assert len(rows) == sum(map(sum, record.confusion.counts))
     right = sum(row["label"] == row["predicted"] for row in rows)
     assert right / len(rows) == pytest.approx(record.metrics["accuracy"].value)
+
+
+def test_what_was_run_on_two_machines_came_out_the_same():
+    runs = defaultdict(list)
+    for path in RECORDS:
+        record = read_record(path)
+        if record.status == "success" and record.numerics_version == NUMERICS_VERSION:
+            runs[record.identity].append((record, (path.parent / record.predictions).read_text(encoding="utf-8")))
+    twice = [found for found in runs.values() if len(found) > 1 and not found[0][0].is_reference]
+    for (first, its_predictions), *others in twice:
+        for other, predictions in others:
+            assert (other.metrics, other.curves.loss) == (first.metrics, first.curves.loss), other.run
+            assert predictions == its_predictions, other.run
+    text = " ".join((ROOT / "results" / "README.md").read_text(encoding="utf-8").split())
+    assert f"agree to the last digit in {len(twice)} runs" in text
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
