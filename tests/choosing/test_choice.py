@@ -303,3 +303,8 @@ def test_rows_that_differ_in_the_number_of_examples_are_named_by_it():
         "lora limit.train 200",
         "lora limit.train 1000",
     ]
+
+
+def test_peft_is_named_with_its_method():
+    cells = load_recipe(ROOT / "recipes" / "compare_sst2.toml").cells
+    assert names_of(cells, ["minilm-l6"] * len(cells))[-1] == "peft FOURIERFT"

@@ -229,3 +229,8 @@ def test_rows_of_one_strategy_are_named_by_what_is_their_own(make_record):
     assert names[-1] == "lora older numerics"
     assert names[:4] == ["lora dora", "lora tuned", "lora rslora", "lora"]
     assert names[4:-1] == ['peft targets=["query", "value"]', 'peft targets=["key", "value"]']
+
+
+def test_peft_is_named_with_its_method(make_record):
+    [group] = Leaderboard([make_record(), make_record(strategy="peft", settings="FOURIERFT, lr 1")]).groups
+    assert sorted(name for name in group.names if "untouched" not in name) == ["lora", "peft FOURIERFT"]
