@@ -64,6 +64,11 @@ class Peak(_Section):
     peak_resident_bytes: int | None = None
     """The process's resident set."""
 
+    @property
+    def held_bytes(self) -> int | None:
+        """What a GPU's allocator held, else the live tensors."""
+        return self.peak_allocated_bytes if self.peak_reserved_bytes is None else self.peak_reserved_bytes
+
 
 class Memory(_Section):
     """The peaks of both phases, measured apart."""

@@ -9,7 +9,7 @@ from pewb.recipe import Cell, Recipe
 
 
 def names_of(cells: Sequence[Cell], backbones: Sequence[str]) -> list[str]:
-    """Return for each row the shortest of its names that no other row has; `peft` alone would not say by which method."""
+    """Return for each row the shortest of its names that no other row has."""
     several = len(set(backbones)) > 1
     ladders = []
     for cell, backbone in zip(cells, backbones, strict=True):
@@ -21,7 +21,7 @@ def names_of(cells: Sequence[Cell], backbones: Sequence[str]) -> list[str]:
         place = backbone if several else ""
         apart = _apart(recipe, alike)
         versions = (
-            [kind, *([settings] if kind == "peft" else []), storage],
+            [recipe.strategy.title, storage],
             [kind, storage, *apart],
             [kind, settings, storage],
             [kind, settings, storage, *apart],

@@ -60,7 +60,6 @@ def to_result(record: Record) -> dict[str, Any]:
     time, counts, peak = record.time, record.parameters or Parameters(trainable=0, head=0, total=0), record.memory.train
     steps = max([step for step, _ in record.curves.loss], default=0)
     batch_size = training.get("batch_size", 1)
-    held = peak.peak_allocated_bytes if peak.peak_reserved_bytes is None else peak.peak_reserved_bytes
     loss = record.curves.loss[-1][1] if record.curves.loss else math.nan
     tokens = int((time.tokens_per_second or 0) * (time.train_seconds or 0))
     evaluations = [
@@ -87,9 +86,9 @@ def to_result(record: Record) -> dict[str, Any]:
             "error_msg": "",
         },
         "train_info": {
-            "accelerator_memory_reserved_avg": held,
-            "accelerator_memory_max": held,
-            "accelerator_memory_reserved_99th": held,
+            "accelerator_memory_reserved_avg": peak.held_bytes,
+            "accelerator_memory_max": peak.held_bytes,
+            "accelerator_memory_reserved_99th": peak.held_bytes,
             "train_time": time.train_seconds or 0.0,
             "file_size": record.shipped_bytes or 0,
             "num_trainable_params": counts.trainable,

@@ -248,8 +248,10 @@ class Group:
         errors = sorted(error for row in rows for error in row.plan_errors)
         if not errors:
             return ""
+        if len(errors) == 1:
+            return f"{_percent(errors[0])} beside what was measured (one run)."
         spread = f"{_percent(errors[0])} to {_percent(errors[-1])}, in the median {_percent(median(errors))}"
-        return f"{_percent(errors[0]) if len(errors) == 1 else spread} beside what was measured ({'one run' if len(errors) == 1 else f'{len(errors)} runs'})."
+        return f"{spread} beside what was measured ({len(errors)} runs)."
 
     def _untested(self) -> list[str]:
         """Return the reasons for which rows are not tested, each with its rows; the untouched model's is no news."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pewb.record import Memory, Metric, Parameters, Peak, Status, Time
+from pewb.record import Memory, Metric, Parameters, Status, Time
 from pewb.tasks import greater_is_better, needs_new_head
 
 Kind = Literal["strategy", "reference", "untouched"]
@@ -106,7 +106,7 @@ class Row(BaseModel):
     @property
     def peak_memory_bytes(self) -> int | None:
         """The peak in training: what a GPU's allocator held, else the live tensors."""
-        return held(self.memory.train)
+        return self.memory.train.held_bytes
 
     @property
     def comparable_seconds(self) -> float | None:
@@ -116,13 +116,20 @@ class Row(BaseModel):
     @property
     def planned_memory_bytes(self) -> int | None:
         """What the plan said of that peak before the runs."""
-        return held(self.memory_predicted.train)
+        return self.memory_predicted.train.held_bytes
 
     @property
     def label(self) -> str:
         """The row in full: strategy, storage of the frozen weights, settings."""
         details = ", ".join(part for part in (self.storage, self.settings, self.distinction) if part)
         return f"{self.strategy}: {details}" if details else self.strategy
+
+    @property
+    def title(self) -> str:
+        """What the strategy is called where its settings are not told; `peft`, which is many, by the method's name too."""
+        if self.strategy != "peft":
+            return self.strategy
+        return f"peft {re.split('[ ,]', self.settings)[0]}".strip()
 
     @property
     def method(self) -> str:
@@ -156,8 +163,3 @@ class Row(BaseModel):
     def task_conditions(self) -> tuple[Any, ...]:
         """What a reference must share with a group to stand in its table."""
         return self.task, self.test_digest, self.train_examples, self.main_metric
-
-
-def held(peak: Peak) -> int | None:
-    """Return what a GPU's allocator held at the peak, else the live tensors."""
-    return peak.peak_allocated_bytes if peak.peak_reserved_bytes is None else peak.peak_reserved_bytes

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pewb.leaderboard.pooling import largest_memory, mean_metric, mean_time, pooled_metrics
-from pewb.leaderboard.row import Row, held
+from pewb.leaderboard.row import Row
 from pewb.record import NUMERICS_VERSION, Memory, Record, Time, identity_of
 
 _NOT_COMPARED = {
@@ -260,7 +260,11 @@ def _counted(records: list[Record]) -> list[Record]:
 
 
 def _plan_errors(successes: list[Record]) -> list[float]:
-    pairs = [(held(one.memory_predicted.train), held(one.memory.train)) for one in successes if one.memory_predicted]
+    pairs = [
+        (one.memory_predicted.train.held_bytes, one.memory.train.held_bytes)
+        for one in successes
+        if one.memory_predicted
+    ]
     return [planned / measured - 1 for planned, measured in pairs if planned and measured]
 
 

@@ -187,10 +187,10 @@ def _price(row: Row, cost: Cost) -> float:
 
 
 def brief_names(rows: Sequence[Row]) -> list[str]:
-    """Return for each row the shortest of its names that no other row has; `peft` alone would not say by which method."""
+    """Return for each row the shortest of its names that no other row has."""
     ladders = [
         (
-            row.method if row.strategy == "peft" else _joined(row.strategy, row.storage),
+            _joined(row.title, row.storage),
             _joined(row.strategy, row.storage, own),
             _joined(row.strategy, row.storage, own, tuned := "tuned" if row.num_trials else ""),
             _joined(row.strategy, row.storage, own, tuned, "older numerics" if row.older_numerics else ""),

@@ -83,8 +83,8 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, cache: Path, name: str
 
     None if there is no memory for them.
 
-    It is measured now, in a third of a second or so, the best of many products; `cache`, a file, keeps the best that was ever seen on the device `name`, since
-    a machine that is busy looks slow.
+    It is measured now, in a third of a second or so, the best of many products; `cache`, a file, keeps the best that was ever seen
+    on the device `name`, since a machine that is busy looks slow.
     """
     size = 1024 if device.type == "cpu" else 8192
     best = 0.0

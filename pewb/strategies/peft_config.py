@@ -101,6 +101,11 @@ class Peft(PeftStrategy):
         return str(self.config["peft_type"])
 
     @property
+    def title(self) -> str:
+        """The strategy with the method's name: alone it would not say which."""
+        return f"{self.kind} {self.peft_type}"
+
+    @property
     def _places_prompt(self) -> bool:
         return self.virtual_tokens() > 0 and self.peft_type not in _PREFIXES
 

@@ -53,6 +53,11 @@ class Strategy(BaseModel):
                 return [{key: value} for value in get_args(cls.model_fields[key].annotation)]
         return [{}]
 
+    @property
+    def title(self) -> str:
+        """What it is called where its settings are not told."""
+        return self.kind
+
     def describe(self) -> str:
         """Return the settings in a few words, for a table."""
         return ""
